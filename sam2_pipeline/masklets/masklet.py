@@ -1,0 +1,72 @@
+"""A masklet: one object's masks over time, and the pieces in which the segmenters hand it out."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sam2_pipeline.masklets.prompts import Prompt
+from sam2_pipeline.masklets.rle import Rle
+
+Kind = Literal["auto", "prompted"]
+
+
+@dataclass(frozen=True, slots=True)
+class MaskletFrame:
+    """One object's mask on one annotated frame; an empty RLE where the object is not visible.
+
+    Attributes:
+        frame_index: native frame number.
+        timestamp_s: presentation time in seconds.
+        rle: mask at the displayed size.
+        predicted_iou: the model's own estimate of the mask's IoU, 0..1.
+        object_score: presence logit; not above zero means occluded.
+        stability_score: IoU of the mask cut at logits +1 and -1 (0 when both are empty).
+    """
+
+    frame_index: int
+    timestamp_s: float
+    rle: Rle
+    predicted_iou: float
+    object_score: float
+    stability_score: float
+
+
+@dataclass(frozen=True, slots=True)
+class MaskletSeed:
+    """How a masklet began: its number in the video, and the prompt it was tracked from.
+
+    ``object_id`` is the caller's number for prompted masklets and None for automatic ones.
+    """
+
+    masklet_id: int
+    kind: Kind
+    prompt: Prompt
+    object_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FrameMasks:
+    """Masks of several masklets on one frame, keyed by masklet id. Frames may arrive in any order (backward passes)."""
+
+    frame_index: int
+    timestamp_s: float
+    masks: dict[int, MaskletFrame]
+
+
+@dataclass(frozen=True, slots=True)
+class Masklet:
+    """A whole masklet: ``frames`` are in order of ``frame_index``, one for every annotated frame of the video."""
+
+    video_id: str
+    seed: MaskletSeed
+    frames: tuple[MaskletFrame, ...]
+
+    @property
+    def masklet_id(self) -> int:
+        return self.seed.masklet_id
+
+    @property
+    def kind(self) -> Kind:
+        return self.seed.kind
+
+    def __repr__(self) -> str:
+        return f"Masklet({self.video_id!r}, {self.masklet_id}, {self.kind}, {len(self.frames)} frames)"

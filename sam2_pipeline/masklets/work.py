@@ -1,0 +1,55 @@
+"""What travels between planning, workers and tables: videos, units of work, and commits."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRef:
+    """A video to process. ``video_id`` is unique within a run and derives from the URL relative to the input."""
+
+    video_id: str
+    uri: str
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What a container says of itself; sizes as displayed (rotation applied)."""
+
+    width: int
+    height: int
+    fps: float
+    frame_count: int
+    duration_s: float
+    codec: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkUnit:
+    """Videos given to one worker; the unit of retry and of commit. The id derives from the content."""
+
+    unit_id: str
+    videos: tuple[VideoRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One Parquet file: its table (``videos``, ``masklets``, ``masks``), name under OUTPUT, rows, bytes and SHA-256."""
+
+    table: str
+    path: str
+    rows: int
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The record that makes parts visible. A part that no commit names does not exist."""
+
+    unit_id: str
+    attempt_id: str
+    parts: tuple[Part, ...]
+    video_ids: tuple[str, ...]
+    num_videos: int
+    num_failures: int
