@@ -1,0 +1,45 @@
+"""Small pieces that several networks of the model share."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def learned(*shape: int) -> nn.Parameter:
+    """A learned embedding, small and random until weights are loaded."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
+
+
+class MLP(nn.Module):
+    """Linear layers with an activation between them. Keys ``layers.0``, ``layers.1``, ... as in the checkpoints."""
+
+    def __init__(self, dims: list[int], activation: Callable[[Tensor], Tensor] = F.relu):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(dims[:-1], dims[1:], strict=True))
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = self.activation(layer(x))
+        return self.layers[-1](x)
+
+
+class LayerNorm2d(nn.Module):
+    """Layer norm over the channels of an NCHW map (biased variance, eps 1e-6)."""
+
+    def __init__(self, channels: int, eps: float = 1e-6):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)
+
+
+def resize_maps(maps_NCHW: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
+    """Bilinear resizing in float32, pixel centres aligned as everywhere in SAM 2."""
+    return F.interpolate(maps_NCHW.float(), size=size, mode="bilinear", align_corners=False, antialias=antialias)

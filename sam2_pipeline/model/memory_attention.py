@@ -1,0 +1,105 @@
+"""Memory attention: the current frame reads what its objects remember (SAM 2 paper, section 4 "Memory attention").
+
+Shapes: N rows (objects), V pictures, T = (S/16)^2 tokens, D = 256, K remembered tokens of C = 64 channels: first whole
+maps of T tokens, then pointer tokens, which carry no place.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2_pipeline.model.attention import attend
+from sam2_pipeline.model.positions import rotary_tables
+
+_QUERY_POSITION_WEIGHT = 0.1
+
+
+class RotaryAttention(nn.Module):
+    """Single-head attention whose queries and keys are turned by axial RoPE.
+
+    Two exact rewritings keep it lean. (1) RoPE turns adjacent pairs of channels; the rows of both projections are permuted
+    so that the pairs become two contiguous halves, which no dot product notices. (2) Values are projected *after* the
+    attention: softmax(q k^T)(m W_v) W_o = (softmax(q k^T) m)(W_v W_o), so the large product has C columns and not D.
+    """
+
+    def __init__(self, dim: int, key_dim: int):
+        super().__init__()
+        self.q_proj = nn.Linear(dim, dim)
+        self.k_proj = nn.Linear(key_dim, dim)
+        self.v_proj = nn.Linear(key_dim, dim)
+        self.out_proj = nn.Linear(dim, dim)
+
+    @staticmethod
+    def _project_halves(linear: nn.Linear, x: Tensor) -> Tensor:
+        """The projection with its output channels ordered 0, 2, 4, ..., 1, 3, 5, ..."""
+        weight = torch.cat((linear.weight[0::2], linear.weight[1::2]))
+        return F.linear(x, weight, torch.cat((linear.bias[0::2], linear.bias[1::2])))
+
+    @staticmethod
+    def _rotate(x_NTD: Tensor, cos_TP: Tensor, sin_TP: Tensor) -> Tensor:
+        """Turns every pair in float32; ``x`` may hold several maps of T tokens in a row."""
+        N, length, D = x_NTD.shape
+        a, b = x_NTD.float().view(N, -1, cos_TP.shape[0], D).chunk(2, dim=-1)
+        turned = torch.cat((a * cos_TP - b * sin_TP, a * sin_TP + b * cos_TP), dim=-1)
+        return turned.view(N, length, D).to(x_NTD.dtype)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, tables: tuple[Tensor, Tensor], num_unplaced: int = 0) -> Tensor:
+        """``q`` ``[N, T, D]``, ``k`` and ``v`` ``[N, K, C]``; the last ``num_unplaced`` keys are not turned."""
+        q = self._rotate(self._project_halves(self.q_proj, q), *tables)
+        k = self._project_halves(self.k_proj, k)
+        placed = k.shape[1] - num_unplaced
+        k = torch.cat((self._rotate(k[:, :placed], *tables), k[:, placed:]), dim=1) if num_unplaced else self._rotate(k, *tables)
+        if v.shape[-1] >= q.shape[-1]:
+            return self.out_proj(attend(q, k, self.v_proj(v)))
+        attended = attend(q, k, v.to(q.dtype))
+        weight = self.out_proj.weight @ self.v_proj.weight
+        bias = self.out_proj.weight @ self.v_proj.bias + self.out_proj.bias
+        return F.linear(attended, weight, bias)
+
+
+class MemoryAttentionLayer(nn.Module):
+    """Self-attention, attention to memory, feed-forward; pre-norm."""
+
+    def __init__(self, dim: int, memory_dim: int, feedforward_dim: int):
+        super().__init__()
+        self.self_attn = RotaryAttention(dim, dim)
+        self.cross_attn_image = RotaryAttention(dim, memory_dim)
+        self.linear1 = nn.Linear(dim, feedforward_dim)
+        self.linear2 = nn.Linear(feedforward_dim, dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.norm3 = nn.LayerNorm(dim)
+
+    def attend_self(self, x_NTD: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+        normed = self.norm1(x_NTD)
+        return x_NTD + self.self_attn(normed, normed, normed, tables)
+
+    def attend_memory(self, x_NTD: Tensor, keys: Tensor, values: Tensor, tables: tuple[Tensor, Tensor], num_unplaced: int) -> Tensor:
+        x = x_NTD + self.cross_attn_image(self.norm2(x_NTD), keys, values, tables, num_unplaced)
+        return x + self.linear2(F.relu(self.linear1(self.norm3(x))))
+
+
+class MemoryAttention(nn.Module):
+    """The stack of layers."""
+
+    def __init__(self, dim: int, memory_dim: int, feedforward_dim: int, num_layers: int):
+        super().__init__()
+        self.layers = nn.ModuleList(MemoryAttentionLayer(dim, memory_dim, feedforward_dim) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(
+        self, frames_VDHW: Tensor, positions_DHW: Tensor, lanes_N: Tensor, memory_NKC: Tensor, memory_positions_NKC: Tensor,
+        num_pointer_tokens: int,
+    ) -> Tensor:
+        """Row n reads its memory with the eyes of picture ``lanes_N[n]``; gives ``[N, D, h, h]``."""
+        _, D, H, W = frames_VDHW.shape
+        tables = rotary_tables(D, H, W, frames_VDHW.device)
+        x = (frames_VDHW + _QUERY_POSITION_WEIGHT * positions_DHW).flatten(2).transpose(1, 2)
+        keys = memory_NKC + memory_positions_NKC
+        # Up to the first look at a memory all objects of a picture are the same row: do that part once per picture.
+        x = self.layers[0].attend_self(x, tables)[lanes_N]
+        for index, layer in enumerate(self.layers):
+            if index:
+                x = layer.attend_self(x, tables)
+            x = layer.attend_memory(x, keys, memory_NKC, tables, num_pointer_tokens)
+        return self.norm(x).transpose(1, 2).reshape(-1, D, H, W)

@@ -1,0 +1,188 @@
+"""What a tracked object remembers, and which of it is read on a given frame (SAM 2 paper, section 4 "Memory bank").
+
+Frames are numbered as in the video and time has a direction, +1 or -1; the age of a frame is ``(now - frame) * direction``.
+`plan_reading` is plain arithmetic on frame numbers. `gather` stacks what rows with equal plans read into one batch.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+NUM_RECENT = 6  # tracked frames whose maps are read
+MAX_POINTERS = 16  # horizon of object pointers, counted with the current frame
+CONDITIONING = NUM_RECENT  # row of the temporal encoding that all conditioning frames share; rows 0..5 are ages 1..6
+
+
+@dataclass(slots=True)
+class FrameRecord:
+    """Result and memory of one object on one frame.
+
+    Attributes:
+        logits_HW: mask logits ``[S/4, S/4]``, float32.
+        predicted_iou, object_score: scalars as 0-d float32 tensors.
+        pointer_D: object pointer ``[D]``.
+        memory_TC: remembered map ``[T, C]``, bfloat16; None until it has been encoded.
+    """
+
+    logits_HW: Tensor
+    predicted_iou: Tensor
+    object_score: Tensor
+    pointer_D: Tensor
+    memory_TC: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return f"FrameRecord(logits={tuple(self.logits_HW.shape)}, remembered={self.memory_TC is not None})"
+
+
+@dataclass(slots=True)
+class MemoryBank:
+    """Everything one object remembers: ``prompted`` (conditioning) frames for ever, ``tracked`` frames while they can be read."""
+
+    prompted: dict[int, FrameRecord] = field(default_factory=dict)
+    tracked: dict[int, FrameRecord] = field(default_factory=dict)
+
+    def record(self, frame: int) -> FrameRecord | None:
+        """What is known of ``frame``; a prompt's result wins over a tracked one."""
+        return self.prompted.get(frame) or self.tracked.get(frame)
+
+    def forget_far_from(self, frame: int, distance: int) -> None:
+        """Drops tracked frames further than ``distance`` from ``frame``. Keeps memory flat on videos of any length."""
+        for other in [f for f in self.tracked if abs(f - frame) > distance]:
+            del self.tracked[other]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRules:
+    """Which memories are read. The defaults are the released behaviour (reference: ``SAM2Base`` arguments).
+
+    Attributes:
+        max_conditioning_frames: how many prompted frames are read as such; -1 is all, otherwise at least 2.
+        stride: distance between the recent frames that are read, the adjacent one aside.
+        only_past_pointers: pointers of prompted frames that lie ahead are not read.
+    """
+
+    max_conditioning_frames: int = -1
+    stride: int = 1
+    only_past_pointers: bool = True
+
+    @property
+    def horizon(self) -> int:
+        """How far behind the current frame anything tracked is still read."""
+        return max(MAX_POINTERS - 1, NUM_RECENT * self.stride + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingPlan:
+    """What one object reads on one frame, in the order in which it is laid out.
+
+    Attributes:
+        maps: (frame, row of the temporal encoding) of each remembered map.
+        pointers: (frame, age) of each object pointer.
+        pointer_span: the age that the pointers' time encoding calls 1.
+    """
+
+    maps: tuple[tuple[int, int], ...]
+    pointers: tuple[tuple[int, int], ...]
+    pointer_span: int
+
+    @property
+    def signature(self) -> tuple[int, int]:
+        """Rows with equal signatures can share a batch."""
+        return len(self.maps), len(self.pointers)
+
+
+def closest_conditioning_frames(now: int, frames: Sequence[int], limit: int) -> tuple[list[int], list[int]]:
+    """(selected, others): the nearest frame behind, the nearest at or ahead, then the nearest of the rest, up to ``limit``."""
+    if limit == -1 or len(frames) <= limit:
+        return list(frames), []
+    selected = [max((f for f in frames if f < now), default=None), min((f for f in frames if f >= now), default=None)]
+    chosen = [f for f in selected if f is not None]
+    rest = sorted((f for f in frames if f not in chosen), key=lambda f: abs(f - now))
+    chosen += rest[: limit - len(chosen)]
+    return chosen, [f for f in frames if f not in chosen]
+
+
+def recent_frames(now: int, direction: int, stride: int) -> list[tuple[int, int]]:
+    """(frame, age rank 6..1) of the recent frames that a full memory would hold, oldest first."""
+    wanted = []
+    for rank in range(NUM_RECENT, 0, -1):
+        if rank == 1:
+            frame = now - direction
+        elif direction > 0:
+            frame = (now - 2) // stride * stride - (rank - 2) * stride
+        else:
+            frame = math.ceil((now + 2) / stride) * stride + (rank - 2) * stride
+        wanted.append((frame, rank))
+    return wanted
+
+
+def plan_reading(
+    prompted: Sequence[int], tracked: Collection[int], now: int, direction: int, video_length: int | None, rules: MemoryRules
+) -> ReadingPlan:
+    """Chooses memories for frame ``now``.
+
+    ``prompted`` is in the order in which the prompts came; ``video_length`` None means a stream without an end.
+    """
+    selected, others = closest_conditioning_frames(now, prompted, rules.max_conditioning_frames)
+
+    def available(frame: int) -> bool:  # conditioning frames that were not selected serve as ordinary ones
+        return frame in tracked or frame in others
+
+    maps = [(frame, CONDITIONING) for frame in selected]
+    maps += [(frame, rank - 1) for frame, rank in recent_frames(now, direction, rules.stride) if available(frame)]
+
+    def age(frame: int) -> int:
+        return (now - frame) * direction
+
+    horizon = MAX_POINTERS if video_length is None else min(video_length, MAX_POINTERS)
+    pointers = [(frame, age(frame)) for frame in selected if age(frame) >= 0 or not rules.only_past_pointers]
+    for distance in range(1, horizon):
+        frame = now - direction * distance
+        if frame < 0 or (video_length is not None and frame >= video_length):
+            break
+        if available(frame):
+            pointers.append((frame, distance))
+    # A video of one frame has span 0; the reference divides by it and loses the object.
+    return ReadingPlan(tuple(maps), tuple(pointers), max(horizon - 1, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBatch:
+    """Memories of N rows that see equally many: M maps and P pointers each.
+
+    Attributes:
+        maps_NMTC: bfloat16.
+        rows_NM: which row of the temporal encoding each map gets.
+        pointers_NPD: float32.
+        pointer_time_NP: age over span, in 0..1 for pointers of the past.
+    """
+
+    maps_NMTC: Tensor
+    rows_NM: Tensor
+    pointers_NPD: Tensor
+    pointer_time_NP: Tensor
+
+
+def gather(banks: Sequence[MemoryBank], plans: Sequence[ReadingPlan], device: torch.device) -> MemoryBatch:
+    """Stacks what the banks' objects read; all plans have the same signature and at least one map."""
+
+    def record(bank: MemoryBank, frame: int) -> FrameRecord:
+        found = bank.record(frame)
+        assert found is not None, f"planned to read frame {frame}, which the bank does not hold"
+        return found
+
+    num_pointers = len(plans[0].pointers)
+    maps = torch.stack([record(b, f).memory_TC for b, p in zip(banks, plans) for f, _ in p.maps]).to(device)  # type: ignore[misc]
+    rows = torch.tensor([[row for _, row in p.maps] for p in plans], device=device)
+    pointers = [record(b, f).pointer_D for b, p in zip(banks, plans) for f, _ in p.pointers]
+    time = [[age / p.pointer_span for _, age in p.pointers] for p in plans]
+    dim = banks[0].record(plans[0].maps[0][0]).pointer_D.shape[-1]  # type: ignore[union-attr]
+    return MemoryBatch(
+        maps.view(len(banks), -1, *maps.shape[1:]),
+        rows,
+        torch.stack(pointers).view(len(banks), num_pointers, dim) if pointers else torch.zeros(len(banks), 0, dim, device=device),
+        torch.tensor(time, device=device, dtype=torch.float32).view(len(banks), num_pointers),
+    )

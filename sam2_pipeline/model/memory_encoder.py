@@ -1,0 +1,74 @@
+"""Memory encoder: a frame's embedding and an object's mask to one memory (SAM 2 paper, section 4 "Memory encoder").
+
+Shapes: N objects, S image side, h = S/16, D = 256, C = 64 memory channels.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2_pipeline.model.layers import LayerNorm2d
+
+_CHANNELS = (1, 4, 16, 64, 256)
+
+
+class MaskDownsampler(nn.Module):
+    """Mask ``[N, 1, S, S]`` to ``[N, D, S/16, S/16]`` by four strided convolutions."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        steps: list[nn.Module] = []
+        for a, b in zip(_CHANNELS[:-1], _CHANNELS[1:], strict=True):
+            steps += [nn.Conv2d(a, b, kernel_size=3, stride=2, padding=1), LayerNorm2d(b), nn.GELU()]
+        self.encoder = nn.Sequential(*steps, nn.Conv2d(_CHANNELS[-1], dim, kernel_size=1))
+
+    def forward(self, masks_N1SS: Tensor) -> Tensor:
+        return self.encoder(masks_N1SS)
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise 7 x 7 convolution and a pointwise MLP, scaled by ``gamma`` (Liu et al., 2022)."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.dwconv = nn.Conv2d(dim, dim, kernel_size=7, padding=3, groups=dim)
+        self.norm = LayerNorm2d(dim)
+        self.pwconv1 = nn.Linear(dim, 4 * dim)
+        self.pwconv2 = nn.Linear(4 * dim, dim)
+        self.gamma = nn.Parameter(1e-6 * self.pwconv2.weight.new_ones(dim))
+
+    def forward(self, x_NDHW: Tensor) -> Tensor:
+        x = self.norm(self.dwconv(x_NDHW)).permute(0, 2, 3, 1)
+        x = self.gamma * self.pwconv2(F.gelu(self.pwconv1(x)))
+        return x_NDHW + x.permute(0, 3, 1, 2)
+
+
+class Fuser(nn.Module):
+    """Two ConvNeXt blocks."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.layers = nn.ModuleList(ConvNeXtBlock(dim) for _ in range(2))
+
+    def forward(self, x_NDHW: Tensor) -> Tensor:
+        for layer in self.layers:
+            x_NDHW = layer(x_NDHW)
+        return x_NDHW
+
+
+class MemoryEncoder(nn.Module):
+    """`project_frames` once per picture, then `forward` per object."""
+
+    def __init__(self, dim: int, memory_dim: int):
+        super().__init__()
+        self.mask_downsampler = MaskDownsampler(dim)
+        self.pix_feat_proj = nn.Conv2d(dim, dim, kernel_size=1)
+        self.fuser = Fuser(dim)
+        self.out_proj = nn.Conv2d(dim, memory_dim, kernel_size=1)
+
+    def project_frames(self, stride16_VDHW: Tensor) -> Tensor:
+        """The frame's share of a memory, ``[V, D, h, h]``, the same for all its objects."""
+        return self.pix_feat_proj(stride16_VDHW)
+
+    def forward(self, projected_NDHW: Tensor, masks_N1SS: Tensor) -> Tensor:
+        """``[N, C, h, h]`` from projected frames and masks scaled to -10..10."""
+        return self.out_proj(self.fuser(projected_NDHW + self.mask_downsampler(masks_N1SS)))
