@@ -1,0 +1,87 @@
+"""The three tables: their columns, in order, and what each means. The descriptions travel inside the Parquet files."""
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1  # raised together with the reader whenever a column changes
+VERSION_KEY = b"sam2_pipeline.schema_version"
+
+_FLOATS = pa.list_(pa.field("element", pa.float32()))
+_POINTS = pa.list_(pa.field("element", _FLOATS))
+_RLE = pa.struct([("size", pa.list_(pa.field("element", pa.int32()))), ("counts", pa.string())])
+
+
+def _schema(*columns: tuple[str, pa.DataType, str]) -> pa.Schema:
+    fields = [pa.field(name, kind, metadata={"description": description}) for name, kind, description in columns]
+    return pa.schema(fields, {VERSION_KEY: str(SCHEMA_VERSION).encode()})
+
+
+VIDEOS = _schema(
+    ("video_id", pa.string(), "URL of the video relative to the input, extension dropped; unique within a run"),
+    ("uri", pa.string(), "where the video was read from"),
+    ("status", pa.string(), "ok or failed"),
+    ("error_type", pa.string(), "kind of failure; null when ok"),
+    ("error_message", pa.string(), "what was found and what was expected; null when ok"),
+    ("width", pa.int32(), "pixels, as displayed (rotation applied)"),
+    ("height", pa.int32(), "pixels, as displayed (rotation applied)"),
+    ("fps", pa.float64(), "native frames per second"),
+    ("frame_count", pa.int32(), "native frames"),
+    ("duration_s", pa.float64(), "seconds"),
+    ("codec", pa.string(), "video codec, as FFmpeg names it"),
+    ("size_bytes", pa.int64(), "bytes of the video file"),
+    ("masklet_count", pa.int32(), "rows of this video in masklets"),
+    ("annotated_frame_count", pa.int32(), "frames that every masklet has a mask row for"),
+    ("unit_id", pa.string(), "work unit that the video belonged to"),
+    ("wall_s", pa.float64(), "seconds spent on the video"),
+    ("model", pa.string(), "model name"),
+    ("weights_sha256", pa.string(), "SHA-256 of the model's weights"),
+    ("config_hash", pa.string(), "hash of the resolved configuration, which _run/run.json holds"),
+    ("package_version", pa.string(), "version of sam2_pipeline"),
+    ("device", pa.string(), "what the model ran on"),
+)
+
+MASKLETS = _schema(
+    ("video_id", pa.string(), "see videos"),
+    ("masklet_id", pa.int32(), "number of the masklet within its video, from 0"),
+    ("masklet_type", pa.string(), "auto or prompted"),
+    ("object_id", pa.int64(), "the prompt's number for the object; null for auto"),
+    ("first_frame_index", pa.int32(), "first annotated frame on which the object is visible; null if on none"),
+    ("last_frame_index", pa.int32(), "last annotated frame on which the object is visible; null if on none"),
+    ("frame_count", pa.int32(), "annotated frames, that is rows in masks"),
+    ("visible_frame_count", pa.int32(), "annotated frames on which the mask is not empty"),
+    ("size_abs", pa.float64(), "mean area in pixels over the visible frames, as SA-V; 0 if on none"),
+    ("size_rel", pa.float64(), "size_abs divided by the picture's area, as SA-V"),
+    ("size_bucket", pa.string(), "small (size_abs below 32^2), medium (below 96^2) or large, as SA-V"),
+    ("visibility_changes", pa.int32(), "disappearances and reappearances after the first appearance, as SA-V"),
+    ("predicted_iou_mean", pa.float64(), "over the visible frames; null if on none"),
+    ("object_score_mean", pa.float64(), "over all annotated frames"),
+    ("stability_score_mean", pa.float64(), "over the visible frames; null if on none"),
+    ("stability_score_min", pa.float64(), "over the visible frames; null if on none"),
+    ("prompt_frame_index", pa.int32(), "native frame of the prompt that the masklet was tracked from"),
+    ("prompt_points", _POINTS, "points of that prompt as (x, y, label), label 1 object, 0 background; empty without"),
+    ("prompt_box", _FLOATS, "box of that prompt as (x0, y0, x1, y1); null without"),
+)
+
+MASKS = _schema(
+    ("video_id", pa.string(), "see videos"),
+    ("masklet_id", pa.int32(), "see masklets"),
+    ("frame_index", pa.int32(), "native frame number, from 0"),
+    ("timestamp_s", pa.float64(), "presentation time in seconds, 0 at the first frame"),
+    ("rle", _RLE, "COCO compressed RLE, column-major; pycocotools.mask.decode takes it as it is"),
+    ("area", pa.int64(), "pixels of the mask; 0 where the object is not visible"),
+    ("bbox_x", pa.float32(), "left edge of the mask's box in pixels"),
+    ("bbox_y", pa.float32(), "upper edge of the mask's box in pixels"),
+    ("bbox_w", pa.float32(), "width of the mask's box in pixels"),
+    ("bbox_h", pa.float32(), "height of the mask's box in pixels"),
+    ("predicted_iou", pa.float32(), "the model's own estimate of the mask's IoU, 0 to 1"),
+    ("object_score", pa.float32(), "presence logit; not above 0 means occluded"),
+    ("stability_score", pa.float32(), "IoU of the mask cut at logits +1 and -1"),
+)
+
+TABLES: dict[str, pa.Schema] = {"videos": VIDEOS, "masklets": MASKLETS, "masks": MASKS}
+
+# Rows are sorted by these, and no two rows of a run share them.
+KEYS: dict[str, tuple[str, ...]] = {
+    "videos": ("video_id",),
+    "masklets": ("video_id", "masklet_id"),
+    "masks": ("video_id", "masklet_id", "frame_index"),
+}
