@@ -1,0 +1,156 @@
+"""Masks of one video on their way to the tables, sorted on local disk so that memory stays flat however long the video is.
+
+Masks arrive frame by frame (and backwards after refinement), tables are sorted masklet by masklet. SQLite's B-tree does
+that sorting in two megabytes of memory, and refuses a second mask for the same masklet and frame.
+"""
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sam2_pipeline.errors import StorageError
+from sam2_pipeline.masklets.masklet import MaskletFrame, MaskletSeed
+from sam2_pipeline.masklets.schema import MASKLETS, MASKS
+from sam2_pipeline.masklets.statistics import MaskletStatistics
+
+_BATCH_ROWS = 1024
+_FRAME_BITS = 32  # the key is masklet_id << 32 | frame_index: a row's place in the B-tree is its place in the table
+
+_CREATE = """CREATE TABLE masks (key INTEGER PRIMARY KEY, timestamp_s REAL, height INTEGER, width INTEGER, counts BLOB,
+    area INTEGER, x REAL, y REAL, w REAL, h REAL, predicted_iou REAL, object_score REAL, stability_score REAL)"""
+_INSERT = f"INSERT INTO masks VALUES ({', '.join('?' * 13)})"
+
+
+class MaskSpool:
+    """Collects the masks of one video in any order and gives them back as sorted rows.
+
+    ``directory`` is where the temporary file lives (default: the system's); it is removed by `close`, or by leaving the
+    context. One thread uses a spool at a time, not necessarily the one that made it.
+
+    Raises:
+        StorageError: the directory cannot be written to, or is full.
+    """
+
+    def __init__(self, video_id: str, directory: str | os.PathLike[str] | None = None) -> None:
+        self.video_id = video_id
+        self.num_rows = 0
+        self._statistics: dict[int, MaskletStatistics] = {}
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        with self._reporting():
+            self._directory = tempfile.TemporaryDirectory(prefix="sam2-masks-", dir=directory)
+            path = os.path.join(self._directory.name, "masks.sqlite")
+            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "page_size=16384"):
+                self._database.execute(f"PRAGMA {pragma}")  # a crash loses the file, which nobody would read anyway
+            self._database.execute(_CREATE)
+            self._database.execute("BEGIN")
+
+    def add(self, masklet_id: int, frame: MaskletFrame) -> None:
+        """Takes in one mask.
+
+        Raises:
+            ValueError: there is a mask for this masklet and frame already, or masks of a masklet differ in size.
+        """
+        area = frame.rle.area
+        self._statistics.setdefault(masklet_id, MaskletStatistics()).add(frame, area)
+        row = (
+            masklet_id << _FRAME_BITS | frame.frame_index,
+            frame.timestamp_s,
+            frame.rle.height,
+            frame.rle.width,
+            frame.rle.counts,
+            area,
+            *frame.rle.bbox_xywh,
+            frame.predicted_iou,
+            frame.object_score,
+            frame.stability_score,
+        )
+        with self._reporting():
+            self._database.execute(_INSERT, row)
+        self.num_rows += 1
+
+    def sorted_batches(self) -> Iterator[pa.RecordBatch]:
+        """All rows of the masks table, sorted by (masklet_id, frame_index)."""
+        with self._reporting():
+            cursor = self._database.execute("SELECT * FROM masks ORDER BY key")
+            while rows := cursor.fetchmany(_BATCH_ROWS):
+                yield self._batch(rows)
+
+    def masklet_rows(self, seeds: Iterable[MaskletSeed]) -> list[dict[str, Any]]:
+        """One row of the masklets table for every seed, sorted by masklet_id.
+
+        Raises:
+            ValueError: seeds and masks do not belong together, or a masklet lacks a mask on some annotated frame.
+        """
+        seeds = sorted(seeds, key=lambda seed: seed.masklet_id)
+        seeded, spooled = [seed.masklet_id for seed in seeds], sorted(self._statistics)
+        if seeded != spooled:
+            raise ValueError(f"{self.video_id}: seeds are of masklets {seeded}, masks of masklets {spooled}")
+        rows = [_seed_columns(self.video_id, seed) | self._statistics[seed.masklet_id].row() for seed in seeds]
+        annotated = max((row["frame_count"] for row in rows), default=0)
+        for row in rows:
+            if row["frame_count"] != annotated:
+                found = f"masklet {row['masklet_id']} has masks on {row['frame_count']} frames"
+                raise ValueError(f"{self.video_id}: {found}, expected one on each of the {annotated} annotated frames")
+        return [{name: row[name] for name in MASKLETS.names} for row in rows]
+
+    def close(self) -> None:
+        """Removes the temporary file; the spool is of no use afterwards."""
+        if self._directory is not None:
+            self._database.close()
+            self._directory.cleanup()
+            self._directory = None
+
+    def __enter__(self) -> "MaskSpool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"MaskSpool({self.video_id!r}, {len(self._statistics)} masklets, {self.num_rows} masks)"
+
+    def _batch(self, rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
+        key, timestamp_s, height, width, counts, area, *floats = zip(*rows)
+        keys = np.array(key, np.int64)
+        rle_type = MASKS.field("rle").type
+        sizes = pa.array(list(zip(height, width)), rle_type.field("size").type)
+        rle = pa.StructArray.from_arrays([sizes, pa.array([one.decode() for one in counts])], fields=list(rle_type))
+        columns = [
+            pa.array([self.video_id] * len(rows)),
+            pa.array((keys >> _FRAME_BITS).astype(np.int32)),
+            pa.array((keys & ((1 << _FRAME_BITS) - 1)).astype(np.int32)),
+            pa.array(timestamp_s, pa.float64()),
+            rle,
+            pa.array(area, pa.int64()),
+            *(pa.array(column, pa.float32()) for column in floats),
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=MASKS)
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.OperationalError, OSError) as error:
+            where = self._directory.name if self._directory else "temporary directory"
+            raise StorageError(f"{where}: cannot keep the masks of {self.video_id}: {error}") from error
+
+
+def _seed_columns(video_id: str, seed: MaskletSeed) -> dict[str, Any]:
+    prompt = seed.prompt
+    points = np.column_stack([prompt.points_xy, prompt.point_labels]) if len(prompt.points_xy) else np.zeros((0, 3))
+    return {
+        "video_id": video_id,
+        "masklet_id": seed.masklet_id,
+        "masklet_type": seed.kind,
+        "object_id": seed.object_id,
+        "prompt_frame_index": prompt.frame_index,
+        "prompt_points": points.tolist(),
+        "prompt_box": None if prompt.box_xyxy is None else prompt.box_xyxy.tolist(),
+    }

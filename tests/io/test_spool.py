@@ -1,0 +1,192 @@
+"""Masks come back sorted, all of them, in memory that does not grow with their number."""
+
+import errno
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from sam2_pipeline.errors import StorageError
+from sam2_pipeline.io.spool import MaskSpool
+from sam2_pipeline.masklets.masklet import MaskletFrame, MaskletSeed
+from sam2_pipeline.masklets.prompts import Prompt
+from sam2_pipeline.masklets.rle import encode
+from sam2_pipeline.masklets.schema import MASKLETS, MASKS
+
+RNG = np.random.default_rng(0)
+
+
+def mask_frame(index, rle=None):
+    rle = encode(RNG.random((12, 16)) > 0.5) if rle is None else rle
+    return MaskletFrame(index, index / 24, rle, float(RNG.random()), float(RNG.normal()), float(RNG.random()))
+
+
+def seed(masklet_id, **prompt):
+    prompt = prompt or {"points_xy": [[3, 4]], "point_labels": [1]}
+    return MaskletSeed(masklet_id, "auto", Prompt(object_id=masklet_id, frame_index=0, **prompt))
+
+
+def expected_row(video_id, masklet_id, frame):
+    x, y, w, h = frame.rle.bbox_xywh
+    return {
+        "video_id": video_id,
+        "masklet_id": masklet_id,
+        "frame_index": frame.frame_index,
+        "timestamp_s": frame.timestamp_s,
+        "rle": frame.rle.to_coco(),
+        "area": frame.rle.area,
+        "bbox_x": x,
+        "bbox_y": y,
+        "bbox_w": w,
+        "bbox_h": h,
+        "predicted_iou": np.float32(frame.predicted_iou),
+        "object_score": np.float32(frame.object_score),
+        "stability_score": np.float32(frame.stability_score),
+    }
+
+
+def test_equals_a_naive_sort(tmp_path):
+    frames = [(masklet_id, mask_frame(index * 4)) for masklet_id in range(7) for index in range(300)]
+    random.Random(0).shuffle(frames)
+    with MaskSpool("a/b", tmp_path) as spool:
+        for masklet_id, frame in frames:
+            spool.add(masklet_id, frame)
+        assert spool.num_rows == len(frames)
+        table = pa.Table.from_batches(spool.sorted_batches())
+        assert "7 masklets, 2100 masks" in repr(spool)
+    frames.sort(key=lambda pair: (pair[0], pair[1].frame_index))
+    assert table.schema.equals(MASKS, check_metadata=True)
+    assert table.to_pylist() == [expected_row("a/b", *pair) for pair in frames]
+    assert os.listdir(tmp_path) == []
+
+
+def test_masklet_rows():
+    rle = encode(np.pad(np.ones((3, 4), bool), ((2, 7), (5, 7))))
+    prompted = Prompt(object_id=70, frame_index=4, box_xyxy=[5, 2, 9, 5], points_xy=[[6.5, 3]], point_labels=[0])
+    with MaskSpool("v") as spool:
+        for index in (8, 4, 0):
+            spool.add(1, MaskletFrame(index, index / 24, rle, 0.75, 2.0, 0.5))
+            spool.add(0, mask_frame(index))
+        second, first = spool.masklet_rows([MaskletSeed(1, "prompted", prompted, 70), seed(0)])[::-1]
+    assert pa.Table.from_pylist([first, second], schema=MASKLETS).to_pylist() == [first, second]
+    assert list(first) == MASKLETS.names
+    assert first["prompt_points"] == [[3.0, 4.0, 1.0]]
+    assert (first["object_id"], first["prompt_box"]) == (None, None)
+    assert second == {
+        "video_id": "v",
+        "masklet_id": 1,
+        "masklet_type": "prompted",
+        "object_id": 70,
+        "first_frame_index": 0,
+        "last_frame_index": 8,
+        "frame_count": 3,
+        "visible_frame_count": 3,
+        "size_abs": 12.0,
+        "size_rel": 12 / 192,
+        "size_bucket": "small",
+        "visibility_changes": 0,
+        "predicted_iou_mean": 0.75,
+        "object_score_mean": 2.0,
+        "stability_score_mean": 0.5,
+        "stability_score_min": 0.5,
+        "prompt_frame_index": 4,
+        "prompt_points": [[6.5, 3.0, 0.0]],
+        "prompt_box": [5.0, 2.0, 9.0, 5.0],
+    }
+
+
+def test_mask_prompt_and_no_masklets():
+    with MaskSpool("v") as spool:
+        assert spool.masklet_rows([]) == []
+        assert list(spool.sorted_batches()) == []
+        spool.add(0, mask_frame(0))
+        (row,) = spool.masklet_rows([seed(0, mask=encode(np.ones((12, 16), bool)))])
+    assert (row["prompt_points"], row["prompt_box"]) == ([], None)
+
+
+def test_mistakes_are_refused():
+    with MaskSpool("v") as spool:
+        spool.add(0, mask_frame(0))
+        with pytest.raises(ValueError, match="frame 0 was added twice"):
+            spool.add(0, mask_frame(0))
+        spool.add(1, mask_frame(0))
+        with pytest.raises(ValueError, match=r"seeds are of masklets \[0\], masks of masklets \[0, 1\]"):
+            spool.masklet_rows([seed(0)])
+        spool.add(1, mask_frame(4))
+        with pytest.raises(ValueError, match="masklet 0 has masks on 1 frames, expected one on each of the 2"):
+            spool.masklet_rows([seed(0), seed(1)])
+        assert pa.Table.from_batches(spool.sorted_batches()).num_rows == 3
+
+
+def test_absent_directory(tmp_path):
+    with pytest.raises(StorageError, match=r"cannot keep the masks of v"):
+        MaskSpool("v", tmp_path / "absent")
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    """SQLite's own limit on pages gives the very error that a full disk gives."""
+    with MaskSpool("v", tmp_path) as spool:
+        spool._database.execute("PRAGMA max_page_count=2")
+        with pytest.raises(StorageError, match="cannot keep the masks of v: database or disk is full"):
+            for index in range(10_000):
+                spool.add(0, mask_frame(index))
+    assert os.listdir(tmp_path) == []
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    with pytest.raises(StorageError, match="No space left"):
+        MaskSpool("v", tmp_path)
+
+
+def test_used_by_another_thread_than_its_maker():
+    import concurrent.futures
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, MaskSpool("v") as spool:
+        pool.submit(spool.add, 0, mask_frame(0)).result()
+        assert sum(batch.num_rows for batch in spool.sorted_batches()) == 1
+    with pytest.raises(sqlite3.ProgrammingError):
+        spool.add(0, mask_frame(1))
+
+
+MEMORY_SCRIPT = """
+import resource, sys
+import numpy as np
+from sam2_pipeline.io.spool import MaskSpool
+from sam2_pipeline.masklets.masklet import MaskletFrame
+from sam2_pipeline.masklets.rle import encode
+
+rle = encode(np.random.default_rng(0).random((40, 40)) > 0.5)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def fill_and_drain(rows):
+    with MaskSpool("v") as spool:
+        for number in range(rows):
+            spool.add(number % 10, MaskletFrame(rows - number, 0.0, rle, 0.0, 0.0, 0.0))
+        last = (-1, -1)
+        for batch in spool.sorted_batches():
+            key = (batch["masklet_id"][0].as_py(), batch["frame_index"][0].as_py())
+            assert key > last
+            last, rows = key, rows - batch.num_rows
+        assert rows == 0
+fill_and_drain(5_000)
+before = peak()
+fill_and_drain(100_000)
+print(len(rle.counts) * 100_000 / 2**20, peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the peak in KiB, as Linux does")
+def test_memory_stays_flat():
+    """Twenty times the rows cost no more memory; the rows alone would be tens of MB."""
+    result = subprocess.run([sys.executable, "-c", MEMORY_SCRIPT], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    spooled_mb, growth_mb = map(float, result.stdout.split())
+    assert spooled_mb > 60
+    assert growth_mb < 20
