@@ -1,0 +1,88 @@
+"""Commits: the records that make parts visible.
+
+Object stores have no rename, so parts are written under names of their own, and one small object, created only if absent,
+says which of them count. Of several attempts at a unit the first to create its commit wins; the parts of the others are
+orphans, which nobody reads and `sweep_orphans` removes.
+"""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+
+from sam2_pipeline.errors import StorageError
+from sam2_pipeline.io.storage import Storage
+from sam2_pipeline.masklets.schema import TABLES
+from sam2_pipeline.masklets.work import Commit, Part
+
+FOLDER = "_run/commits"
+_READERS = 16  # a commit is one small GET, nearly all of it waiting
+
+
+def commit_name(unit_id: str) -> str:
+    """Where the commit of a unit lives."""
+    return f"{FOLDER}/unit-{unit_id}.json"
+
+
+def commit_unit(storage: Storage, commit: Commit) -> bool:
+    """Makes the commit's parts visible, unless another attempt at the unit was first; True if this one won.
+
+    Raises:
+        StorageError: the storage failed; the commit may still have gone through, as `list_commits` will tell.
+    """
+    return storage.create_exclusive(commit_name(commit.unit_id), json.dumps(asdict(commit), indent=1).encode())
+
+
+def committed_units(storage: Storage) -> set[str]:
+    """Ids of the committed units, by one listing."""
+    return {name.removeprefix(f"{FOLDER}/unit-").removesuffix(".json") for name in commit_names(storage)}
+
+
+def commit_names(storage: Storage) -> list[str]:
+    """Names of the commits, sorted."""
+    return [name for name, _ in storage.list(FOLDER) if name.endswith(".json")]
+
+
+def list_commits(storage: Storage) -> list[Commit]:
+    """All commits, sorted by unit id.
+
+    Raises:
+        StorageError: a commit cannot be read or is not one.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(lambda name: read_commit(storage, name), commit_names(storage)))
+
+
+def read_commit(storage: Storage, name: str) -> Commit:
+    """The commit stored under ``name``.
+
+    Raises:
+        StorageError: it cannot be read or is not a commit of the unit that its name says.
+    """
+    data = storage.read_bytes(name)
+    try:
+        fields = json.loads(data)
+        parts = tuple(Part(**part) for part in fields.pop("parts"))
+        commit = Commit(**fields | {"parts": parts, "video_ids": tuple(fields["video_ids"])})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StorageError(f"{storage.locate(name)}: not a commit: {error!r}") from error
+    if commit_name(commit.unit_id) != name:
+        raise StorageError(f"{storage.locate(name)}: holds the commit of unit {commit.unit_id}")
+    return commit
+
+
+def find_orphans(storage: Storage, *, hidden: bool = False) -> list[str]:
+    """Names of the files in the table folders that no commit names; ``hidden`` adds remains of interrupted writes."""
+    # Files first: a part that is committed in between is then found among the commits.
+    found = [name for table in TABLES for name, _ in storage.list(table, recursive=True, hidden=hidden)]
+    named = {part.path for commit in list_commits(storage) for part in commit.parts}
+    return [name for name in found if name not in named]
+
+
+def sweep_orphans(storage: Storage) -> list[str]:
+    """Deletes what no commit names and returns the names, so that each table folder can be read as it stands.
+
+    For the end of a run: an attempt that is still at work would lose its parts.
+    """
+    orphans = find_orphans(storage, hidden=True)
+    storage.delete(orphans)
+    return orphans
