@@ -1,0 +1,141 @@
+"""The dataset gives back exactly what was committed, and nothing else, at any time."""
+
+import duckdb
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+from pycocotools import mask as coco
+
+from sam2_pipeline.errors import ConfigError, StorageError
+from sam2_pipeline.io.commits import commit_unit
+from sam2_pipeline.io.dataset import MaskletDataset
+from sam2_pipeline.io.parts import UnitWriter
+from sam2_pipeline.io.spool import MaskSpool
+from sam2_pipeline.io.storage import Storage
+from sam2_pipeline.masklets.masklet import MaskletFrame, MaskletSeed
+from sam2_pipeline.masklets.prompts import Prompt
+from sam2_pipeline.masklets.rle import decode, encode
+from sam2_pipeline.masklets.schema import TABLES, VIDEOS
+from sam2_pipeline.masklets.work import Commit
+
+
+def test_reads_through_commits(storage, maker):
+    masks = maker.unit(storage, "u1", ["b", "d!"]) | maker.unit(storage, "u2", ["a"])
+    maker.parts(storage, "u2", ["a"], attempt_id="loser")
+    maker.parts(storage, "u3", ["c"])
+
+    dataset = MaskletDataset(storage.url)
+    assert dataset.videos().column("video_id").to_pylist() == ["a", "b", "d"]
+    assert dataset.videos().schema.equals(TABLES["videos"])
+    assert [(r["video_id"], r["masklet_id"]) for r in dataset.masklets().to_pylist()] == [(v, m) for v in "ab" for m in (0, 1)]
+    found = {(r["video_id"], r["masklet_id"], r["frame_index"]): coco.decode(r["rle"]) for r in dataset.masks().to_pylist()}
+    assert found.keys() == masks.keys()
+    assert all(np.array_equal(found[key], mask) for key, mask in masks.items())
+    assert repr(dataset) == f"MaskletDataset({storage.url!r}, 2 units: 3 videos (1 failed), 4 masklets, 12 masks)"
+    assert len(dataset) == 4
+
+
+def test_grows_with_the_run(tmp_path, maker):
+    storage = Storage(tmp_path)
+    maker.unit(storage, "u1", ["a"])
+    dataset = MaskletDataset(tmp_path)
+    maker.unit(storage, "u2", ["b"])
+    assert len(dataset) == dataset.masklets().num_rows == 2
+    dataset.refresh()
+    assert len(dataset) == dataset.masklets().num_rows == 4
+
+
+def test_selections(tmp_path, maker):
+    storage = Storage(tmp_path)
+    masks = maker.unit(storage, "u1", ["a", "b"]) | maker.unit(storage, "u2", ["c"])
+    dataset = MaskletDataset(tmp_path)
+    assert [row["frame_index"] for row in dataset.masks("b", 1).to_pylist()] == [0, 4, 8]
+    assert set(dataset.masks("b").column("video_id").to_pylist()) == {"b"}
+    assert dataset.masks("nowhere").num_rows == 0
+    assert dataset.masks("nowhere").schema.equals(TABLES["masks"])
+    assert dataset.masks(masklet_id=0).num_rows == 9
+    large = dataset.masks("c", columns=["area"], filter=pc.field("area") > 95)
+    assert sorted(large.column("area").to_pylist()) == sorted(
+        int(m.sum()) for k, m in masks.items() if k[0] == "c" and m.sum() > 95
+    )
+    assert dataset.videos(columns=["status"]).column_names == ["status"]
+    assert dataset.masklets("a", columns=["size_abs", "video_id"]).column_names == ["size_abs", "video_id"]
+    assert dataset.to_pandas("masklets", "a").masklet_id.tolist() == [0, 1]
+
+    assert dataset.files("masks", "c") == [f"{tmp_path}/masks/unit-u2-1.parquet"]
+    assert duckdb.sql(f"SELECT count(*) FROM read_parquet({dataset.files('masks')})").fetchall() == [(18,)]
+    batches = dataset.dataset("masks").scanner(columns=["area"], batch_size=5).to_batches()
+    assert sum(batch.num_rows for batch in batches) == 18
+
+    with pytest.raises(ConfigError, match=r"masks has no columns \['aera'\]"):
+        dataset.masks(columns=["aera"])
+    with pytest.raises(ConfigError, match="no table 'mask'"):
+        dataset.files("mask")
+
+
+def test_one_video_reads_one_part(tmp_path, maker):
+    storage = Storage(tmp_path)
+    maker.unit(storage, "u1", ["a"])
+    maker.unit(storage, "u2", ["b"])
+    (tmp_path / "masks" / "unit-u2-1.parquet").unlink()
+    dataset = MaskletDataset(tmp_path)
+    assert dataset.masks("a").num_rows == 6
+    with pytest.raises(StorageError, match="cannot read masks"):
+        dataset.masks()
+
+
+def test_masklets_come_back_as_they_went_in(tmp_path, maker):
+    storage = Storage(tmp_path)
+    masks = maker.unit(storage, "u1", ["b"]) | maker.unit(storage, "u2", ["a"], masklets=3)
+    dataset = MaskletDataset(tmp_path)
+    masklets = list(dataset)
+    assert [(m.video_id, m.masklet_id) for m in masklets] == [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1)]
+    for masklet in masklets:
+        assert masklet.seed.object_id is None
+        assert masklet.seed.prompt.points_xy.tolist() == [[1, 2]]
+        assert (masklet.frames[1].timestamp_s, masklet.frames[1].stability_score) == (4 / 24, 0.25)
+        for frame in masklet.frames:
+            assert np.array_equal(decode(frame.rle), masks[masklet.video_id, masklet.masklet_id, frame.frame_index])
+    frames = dict(dataset.frames("a", 2))
+    assert list(frames) == [0, 4, 8]
+    assert frames[4].dtype == bool
+    assert np.array_equal(frames[4], masks["a", 2, 4])
+    with pytest.raises(KeyError, match="no masklet 7 of video 'a'"):
+        dataset.masklet("a", 7)
+
+
+def test_prompted_seeds_come_back(tmp_path, maker):
+    storage = Storage(tmp_path)
+    mask = maker.mask()
+    prompts = [Prompt(70, 5, box_xyxy=[1, 2, 3, 4]), Prompt(71, 5, mask=encode(mask))]
+    with UnitWriter(storage, "u", "1", {}) as writer, MaskSpool("v") as spool:
+        for number in range(2):
+            for index in (0, 4):
+                spool.add(number, MaskletFrame(index, 0.0, encode(mask), 0.0, 0.0, 0.0))
+        seeds = [MaskletSeed(number, "prompted", prompt, prompt.object_id) for number, prompt in enumerate(prompts)]
+        writer.add_video(dict.fromkeys(VIDEOS.names) | {"video_id": "v"}, spool, seeds)
+        commit_unit(storage, Commit("u", "1", writer.finish(), ("v",), 1, 0))
+    boxed, masked = MaskletDataset(tmp_path)
+    assert (boxed.kind, boxed.seed.object_id, boxed.seed.prompt.frame_index) == ("prompted", 70, 5)
+    assert boxed.seed.prompt.box_xyxy.tolist() == [1, 2, 3, 4]
+    assert (masked.seed.prompt.object_id, masked.seed.prompt.frame_index) == (71, 4)
+    assert masked.seed.prompt.mask == encode(mask)
+
+
+def test_outputs_without_results(tmp_path, maker):
+    with pytest.raises(StorageError, match="not the output of a run"):
+        MaskletDataset(tmp_path)
+    Storage(tmp_path).write_bytes("_run/run.json", b"{}")
+    dataset = MaskletDataset(tmp_path)
+    assert [dataset.videos().num_rows, dataset.masklets().num_rows, dataset.masks().num_rows, len(list(dataset))] == [0] * 4
+    maker.unit(Storage(tmp_path), "u", ["a!"])
+    dataset.refresh()
+    assert (dataset.videos().num_rows, dataset.masks().num_rows) == (1, 0)
+
+
+def test_truncated_part(tmp_path, maker):
+    maker.unit(Storage(tmp_path), "u", ["a"])
+    path = tmp_path / "masks" / "unit-u-1.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(StorageError, match="cannot read masks"):
+        MaskletDataset(tmp_path).masks()
