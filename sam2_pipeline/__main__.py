@@ -1,0 +1,5 @@
+import sys
+
+from sam2_pipeline.cli import main
+
+sys.exit(main())

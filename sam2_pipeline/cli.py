@@ -1,0 +1,233 @@
+"""The command line: `sam2-pipeline VERB ...`. Options and exit codes only; what a verb does is elsewhere.
+
+Nothing heavy is imported before a verb needs it, so that ``--help`` is immediate.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from sam2_pipeline import commands
+from sam2_pipeline.errors import CheckpointError, ConfigError, PipelineError
+from sam2_pipeline.version import package_version
+
+OK, FAILED, BAD_USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+
+EXIT_CODES = """exit status:
+  0  all videos done
+  1  the run itself failed; run it again to resume
+  2  bad usage or configuration; nothing was written
+  3  the run ended, but some videos failed (they are listed)
+  130  interrupted; run it again to resume"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, instead of repeating the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit status."""
+    options = build_parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return options.verb(options)
+    except (ConfigError, CheckpointError) as error:
+        return _fail(options, BAD_USAGE, str(error))
+    except PipelineError as error:
+        return _fail(options, FAILED, str(error))
+    except KeyboardInterrupt:
+        return _fail(options, INTERRUPTED, "interrupted; what is committed stays, run the same command again to resume")
+    except BrokenPipeError:
+        # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="sam2-pipeline",
+        description="Masklet datasets with SAM 2: from videos to Parquet tables.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"sam2-pipeline {package_version()}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    _add_run(verbs)
+    _add_plan(verbs)
+    _add_status(verbs)
+    _add_retry(verbs)
+    _add_small_verbs(verbs)
+    return parser
+
+
+def _add_run(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "run",
+        commands.run,
+        "masklets for every video under INPUT, into tables under OUTPUT",
+        """examples:
+  sam2-pipeline run videos/ masklets/
+  sam2-pipeline run s3://bucket/videos s3://bucket/masklets --ray auto --workers 8
+  sam2-pipeline run clip.mp4 out/ --prompts prompts.csv --model sam2.1_hiera_large
+  sam2-pipeline run videos/ out/ --fps 6 --set generate.points_per_side=16 --set 'generate.crop_grids=[]'
+
+Run again, it resumes: committed work is not done again.
+
+"""
+        + EXIT_CODES,
+    )
+    _add_places(parser)
+    _add_settings(parser)
+    _add_engine(parser)
+
+
+def _add_plan(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "plan",
+        commands.plan,
+        "what `run` would do: videos, hours, bytes, units; writes nothing",
+        "example:\n  sam2-pipeline plan s3://bucket/videos s3://bucket/masklets",
+    )
+    _add_places(parser)
+    _add_settings(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_status(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "status",
+        commands.status,
+        "done, left, failed, throughput and ETA of a run, from its output alone",
+        "example:\n  sam2-pipeline status s3://bucket/masklets --json",
+    )
+    _add_output(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_retry(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "retry",
+        commands.retry,
+        "take failed videos up again, with the settings of the run",
+        "examples:\n  sam2-pipeline retry masklets/\n  sam2-pipeline retry masklets/ --prompts prompts.csv\n\n" + EXIT_CODES,
+    )
+    _add_output(parser)
+    parser.add_argument("--checkpoint", metavar="URL", help="where the run's weights are now, if they have moved")
+    parser.add_argument("--prompts", metavar="FILE", help="where the run's prompts are now, if they have moved")
+    parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps")
+    _add_engine(parser)
+
+
+def _add_small_verbs(verbs: Any) -> None:
+    verify = _verb(
+        verbs,
+        "verify",
+        commands.verify,
+        "check every committed table against its commit: sizes, rows, schema, keys",
+        "example:\n  sam2-pipeline verify masklets/",
+    )
+    _add_output(verify)
+    _verb(verbs, "models", commands.models, "list the models", "example:\n  sam2-pipeline models")
+    doctor = _verb(
+        verbs,
+        "doctor",
+        commands.doctor,
+        "is this machine fit to run?",
+        "examples:\n  sam2-pipeline doctor\n  sam2-pipeline doctor --output s3://bucket/masklets",
+    )
+    doctor.add_argument("--output", metavar="OUTPUT", help="also check that results can be written there")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_storage_option(doctor)
+    bench = _verb(
+        verbs,
+        "bench",
+        commands.bench,
+        "how fast this machine is",
+        "example:\n  sam2-pipeline bench --quick --json bench.json",
+        add_help=False,
+    )
+    bench.add_argument("arguments", nargs=argparse.REMAINDER, help="see sam2-pipeline bench --help")
+
+
+def _verb(
+    verbs: Any, name: str, function: Callable[[argparse.Namespace], int], text: str, epilog: str, **more: Any
+) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        **more,
+    )
+    parser.set_defaults(verb=function)
+    return parser
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "input", metavar="INPUT", help="video, folder, glob, fsspec URL, list of URLs (.txt .csv .parquet) or .tar"
+    )
+    _add_output(parser)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("output", metavar="OUTPUT", help="path or fsspec URL of the tables")
+    _add_storage_option(parser)
+
+
+def _add_storage_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--storage-option", metavar="K=V", action="append", default=[], help="passed to fsspec, never stored (repeatable)"
+    )
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what to do")
+    group.add_argument("--config", metavar="FILE", help="settings in YAML; see configs/")
+    group.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting (repeatable)")
+    group.add_argument("--model", metavar="NAME", help="see `sam2-pipeline models`")
+    group.add_argument("--checkpoint", metavar="URL", help="weights: a path or fsspec URL")
+    group.add_argument("--image-size", metavar="N", type=int, help="side of the square that the model sees, a multiple of 32")
+    group.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps; default: the best there is")
+    group.add_argument("--dtype", metavar="TYPE", help="float32, bfloat16 or float16; default: bfloat16 on CUDA, else float32")
+    group.add_argument("--prompts", metavar="FILE", help="prompted masklets: a Parquet, CSV or JSONL table of prompts")
+    group.add_argument(
+        "--fps", metavar="F", type=float, help="write masks at F frames a second; tracking stays at the native rate"
+    )
+    group.add_argument("--max-videos", metavar="N", type=int, help="only the first N videos")
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where and how")
+    group.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="local starts Ray here, auto or an address joins a cluster, off does without; default: "
+        "local, or auto where RAY_ADDRESS is set",
+    )
+    group.add_argument("--workers", metavar="N", type=int, help="GPU (or CPU) workers; default: one per GPU, else one")
+    style = group.add_mutually_exclusive_group()
+    style.add_argument("--json-logs", action="store_true", help="log JSON lines")
+    style.add_argument("--quiet", action="store_true", help="log failures only")
+
+
+def _fail(options: argparse.Namespace, code: int, message: str) -> int:
+    commands.reporter(options).say("error", f"sam2-pipeline: {' '.join(message.split())}", important=True, exit_status=code)
+    return code
+
+
+def _interrupt(signum: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt

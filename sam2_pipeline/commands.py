@@ -1,0 +1,180 @@
+"""What each verb of the command line does: from parsed options to a call, and from its result to text and exit status."""
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from sam2_pipeline.config import JobConfig, parse_storage_option
+from sam2_pipeline.pipeline.progress import Reporter, format_duration
+from sam2_pipeline.settings import put
+
+SHOWN_FAILURES = 20
+
+
+def reporter(options: argparse.Namespace) -> Reporter:
+    if getattr(options, "json_logs", False):
+        return Reporter("json")
+    return Reporter("quiet" if getattr(options, "quiet", False) else "auto")
+
+
+def run(options: argparse.Namespace) -> int:
+    return _run(job_config(options), options)
+
+
+def plan(options: argparse.Namespace) -> int:
+    from sam2_pipeline.pipeline.estimate import estimate
+
+    found = estimate(job_config(options))
+    if options.json:
+        print(json.dumps(asdict(found)))
+        return 0
+    sampled = "" if found.probed == found.videos else f" (from {found.probed} probed)"
+    print(f"videos  {found.videos} ({found.to_do} to do, {found.done} done before)")
+    print(f"hours   {found.hours:.2f}{sampled}")
+    print(f"bytes   {format_bytes(found.size_bytes)}")
+    print(f"units   {found.units} to do")
+    if found.unreadable:
+        print(f"of the {found.probed} probed, {found.unreadable} cannot be read")
+    return 0
+
+
+def status(options: argparse.Namespace) -> int:
+    from sam2_pipeline.pipeline.summary import read_status
+
+    storage, storage_options = _storage(options)
+    found = read_status(storage, storage_options)
+    if options.json:
+        print(json.dumps(asdict(found)))
+        return 0
+    state = "running" if found.running else "finished" if not found.left else "not running; run it again to resume"
+    print(f"{found.done}/{found.videos} videos done, {found.left} left, {found.failed} failed ({state})")
+    if found.frames_per_s is not None:
+        eta = "not known yet" if found.eta_s is None else format_duration(found.eta_s)
+        print(f"{found.frames_per_s:.1f} frames/s, ETA {eta}")
+    _list_failures(found.failures)
+    return 0
+
+
+def retry(options: argparse.Namespace) -> int:
+    from sam2_pipeline.pipeline.retry import forget_failures
+    from sam2_pipeline.pipeline.runfile import config_of, require_run
+
+    storage, _ = _storage(options)
+    given = {
+        "output": options.output,
+        "model.checkpoint": options.checkpoint,
+        "model.device": options.device,
+        "prompts.file": options.prompts,
+        "ray.address": options.ray,
+        "ray.workers": options.workers,
+    }
+    config = config_of(require_run(storage), given, _storage_options(options))
+    forgotten = forget_failures(storage)
+    reporter(options).say("retry", f"{len(forgotten)} failed videos are taken up again", videos=len(forgotten))
+    return _run(config, options)
+
+
+def verify(options: argparse.Namespace) -> int:
+    from sam2_pipeline.io.verify import verify_output
+    from sam2_pipeline.pipeline.runfile import require_run
+
+    storage, _ = _storage(options)
+    require_run(storage)
+    problems = verify_output(storage)
+    for problem in problems:
+        print(problem)
+    errors = sum(problem.severity == "error" for problem in problems)
+    print(f"{storage.url}: {errors} errors, {len(problems) - errors} warnings")
+    return 1 if errors else 0
+
+
+def models(options: argparse.Namespace) -> int:
+    from sam2_pipeline.model.config import MODELS
+
+    for name, config in MODELS.items():
+        blocks = sum(config.trunk.stage_depths)
+        print(f"{name:22} SAM {config.version}  {blocks} trunk blocks  {config.image_size} x {config.image_size} pixels")
+    print("other spellings work too, such as facebook/sam2.1-hiera-tiny")
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    from sam2_pipeline.doctor import examine
+
+    checks = examine(options.output, _storage_options(options))
+    if options.json:
+        print(json.dumps([asdict(check) for check in checks]))
+    else:
+        for check in checks:
+            print(f"{check.verdict:4}  {check.subject:18}  {check.finding}")
+    return 1 if any(check.verdict == "bad" for check in checks) else 0
+
+
+def bench(options: argparse.Namespace) -> int:
+    from sam2_pipeline.bench.cli import main
+
+    return main(options.arguments)
+
+
+def job_config(options: argparse.Namespace) -> JobConfig:
+    """The configuration that the options of `run` and `plan` describe."""
+    given = {
+        "input": options.input,
+        "output": options.output,
+        "model.name": options.model,
+        "model.checkpoint": options.checkpoint,
+        "model.image_size": options.image_size,
+        "model.device": options.device,
+        "model.dtype": options.dtype,
+        "prompts.file": options.prompts,
+        "annotate.fps": options.fps,
+        "max_videos": options.max_videos,
+        "ray.address": getattr(options, "ray", None),
+        "ray.workers": getattr(options, "workers", None),
+    }
+    return JobConfig.load(options.config, options.set, given, _storage_options(options))
+
+
+def format_bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} PB"
+
+
+def _run(config: JobConfig, options: argparse.Namespace) -> int:
+    from sam2_pipeline.pipeline.driver import run_job
+
+    summary = run_job(config, reporter=reporter(options))
+    if options.json_logs:
+        reporter(options).say("end", "the run has ended", **asdict(summary))
+        return summary.exit_code
+    if not options.quiet:
+        frames = f" on {summary.annotated_frames} frames"
+        print(f"{summary.videos} videos: {summary.ok} ok, {summary.failed} failed; {summary.masklets} masklets{frames}")
+        print(f"tables: videos, masklets and masks in {config.output}  ({format_duration(summary.wall_s_this_run)})")
+        _list_failures(summary.failures)
+    return summary.exit_code
+
+
+def _list_failures(failures: Any) -> None:
+    for failure in failures[:SHOWN_FAILURES]:
+        print(f"  failed: {failure.video_id}: {failure.error_type}: {failure.error_message}")
+    if len(failures) > SHOWN_FAILURES:
+        print(f"  ... and {len(failures) - SHOWN_FAILURES} more; see the videos table")
+
+
+def _storage(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    from sam2_pipeline.io.storage import Storage
+
+    given = JobConfig(storage_options=_storage_options(options)).storage_options_for(options.output)
+    return Storage(options.output, given), given
+
+
+def _storage_options(options: argparse.Namespace) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for text in options.storage_option:
+        put(values, *parse_storage_option(text))
+    return values

@@ -1,0 +1,240 @@
+"""`JobConfig`: everything a run can be told, validated before any work starts.
+
+Defaults, then the YAML file, then ``--set key.path=value``, then the command line's own options. What decides the results
+(model, weights, prompts, generation, tracking, limits) is hashed; what only decides where and how fast (device, workers, Ray,
+batch sizes) is not, so a run may be resumed on other machines. Storage options may hold credentials: they are kept beside
+the settings, and appear in no dump, hash or repr.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import yaml
+
+from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.settings import Settings, build, parse_override, put, setting, to_plain
+
+DEVICES = re.compile(r"cpu|mps|cuda(:\d+)?")
+REMOTE = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*(::|://)")
+
+
+@dataclass(frozen=True)
+class ModelSettings(Settings):
+    """Which network. ``name`` None is the embedded default (with a checkpoint: required); see ``sam2-pipeline models``."""
+
+    path: ClassVar[str] = "model"
+    name: str | None = None
+    checkpoint: str | None = None
+    image_size: int | None = setting(None, low=128)
+    device: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.image_size is not None and self.image_size % 32:
+            raise ConfigError(f"model.image_size is {self.image_size}, expected a multiple of 32")
+        if self.device is not None and not DEVICES.fullmatch(self.device):
+            raise ConfigError(f"model.device is {self.device!r}, expected cpu, cuda, cuda:N or mps")
+
+
+@dataclass(frozen=True)
+class PromptSettings(Settings):
+    """Prompted masklets: the table of prompts, and whether a faulty row stops the run or is left out."""
+
+    path: ClassVar[str] = "prompts"
+    file: str | None = None
+    on_error: Literal["error", "skip"] = "error"
+
+
+@dataclass(frozen=True)
+class GenerateSettings(Settings):
+    """Automatic seeds on the first frame: point grids, quality filters, removal of duplicates."""
+
+    path: ClassVar[str] = "generate"
+    points_per_side: int = setting(32, low=1, high=256)
+    points_per_batch: int = setting(64, low=1)
+    crop_grids: tuple[tuple[int, int], ...] = ((2, 16), (4, 4))
+    pred_iou_thresh: float = setting(0.8, low=-1.0, high=1.0)
+    stability_score_thresh: float = setting(0.95, low=0.0, high=1.0)
+    stability_score_offset: float = setting(1.0, above=0.0)
+    box_nms_thresh: float = setting(0.7, low=0.0, high=1.0)
+    crop_nms_thresh: float = setting(0.7, low=0.0, high=1.0)
+    min_mask_area: int = setting(0, low=0)
+    max_mask_share: float = setting(0.95, above=0.0, high=1.0)
+    max_objects: int | None = setting(None, low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for index, (crops, points) in enumerate(self.crop_grids):
+            if not 1 <= crops <= 16 or not 1 <= points <= 256:
+                raise ConfigError(
+                    f"generate.crop_grids[{index}] is {[crops, points]}, expected [crops_per_side 1..16, points_per_side 1..256]"
+                )
+
+
+@dataclass(frozen=True)
+class TrackingSettings(Settings):
+    """How objects are followed. ``lanes`` (videos in flight) and ``row_batch`` (objects per batch) change speed only."""
+
+    path: ClassVar[str] = "tracking"
+    lanes: int = setting(1, low=1)
+    row_batch: int = setting(16, low=1)
+    backward: bool = False
+    fill_hole_area: int = setting(8, low=0)
+    non_overlapping: bool = False
+
+
+@dataclass(frozen=True)
+class AnnotateSettings(Settings):
+    """``fps``: masks are written this often; tracking stays at the native rate. None writes every frame."""
+
+    path: ClassVar[str] = "annotate"
+    fps: float | None = setting(None, above=0.0)
+
+
+@dataclass(frozen=True)
+class UnitSettings(Settings):
+    """Size of the units of work. None: one video each for small runs, more when there are many thousands."""
+
+    path: ClassVar[str] = "units"
+    videos_per_unit: int | None = setting(None, low=1)
+
+
+@dataclass(frozen=True)
+class LimitSettings(Settings):
+    """What one video may cost before it gets a failed row: its picture, its length, and the workers it may take down."""
+
+    path: ClassVar[str] = "limits"
+    max_pixels: int = setting(8192 * 8192, low=1)
+    max_duration_s: float = setting(4 * 3600.0, above=0.0)
+    max_attempts: int = setting(3, low=1)
+
+
+@dataclass(frozen=True)
+class RaySettings(Settings):
+    """Where work runs: ``local`` starts Ray here, ``auto`` or an address joins a cluster, ``off`` stays in this process."""
+
+    path: ClassVar[str] = "ray"
+    address: str | None = None
+    workers: int | None = setting(None, low=1)
+
+    def __post_init__(self) -> None:
+        if self.address is False:  # how YAML reads a bare `off`
+            object.__setattr__(self, "address", "off")
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class JobConfig(Settings):
+    """One run, complete. Build it with :meth:`load`; ``storage_options`` never leaves the process except to its workers."""
+
+    input: str = ""
+    output: str = ""
+    max_videos: int | None = setting(None, low=1)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    prompts: PromptSettings = field(default_factory=PromptSettings)
+    generate: GenerateSettings = field(default_factory=GenerateSettings)
+    tracking: TrackingSettings = field(default_factory=TrackingSettings)
+    annotate: AnnotateSettings = field(default_factory=AnnotateSettings)
+    units: UnitSettings = field(default_factory=UnitSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    ray: RaySettings = field(default_factory=RaySettings)
+    storage_options: dict = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def load(
+        cls,
+        file: str | None = None,
+        overrides: Sequence[str] = (),
+        options: Mapping[str, Any] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> "JobConfig":
+        """The configuration from a YAML ``file``, ``key.path=value`` overrides, and dotted ``options`` (None: not given)."""
+        values = _read_yaml(file) if file else {}
+        for override in overrides:
+            put(values, *parse_override(override))
+        for name, value in (options or {}).items():
+            if value is not None:
+                put(values, name.split("."), value)
+        if "storage_options" in values:
+            raise ConfigError(
+                "storage_options may hold credentials and are not a setting; use --storage-option or the environment"
+            )
+        return dataclasses.replace(build(cls, values), storage_options=dict(storage_options or {}))
+
+    def anchored(self) -> "JobConfig":
+        """The same with local paths made absolute, so that they mean the same in another process."""
+        checkpoint = self.model.checkpoint and _absolute(self.model.checkpoint)
+        return dataclasses.replace(
+            self,
+            input=_absolute(self.input),
+            output=_absolute(self.output),
+            model=dataclasses.replace(self.model, checkpoint=checkpoint),
+            prompts=dataclasses.replace(self.prompts, file=self.prompts.file and _absolute(self.prompts.file)),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting as plain data, without the storage options."""
+        plain = to_plain(dataclasses.replace(self, storage_options={}))
+        del plain["storage_options"]
+        return plain
+
+    def decisive(self) -> dict[str, Any]:
+        """The settings that decide the results: two runs that agree on them may share an output."""
+        plain = self.to_dict()
+        for name in ("input", "output", "max_videos", "units", "ray"):
+            del plain[name]
+        for name in ("device", "compile", "name", "checkpoint"):  # name and weights: as they were found, not as spelled
+            del plain["model"][name]
+        for name in ("lanes", "row_batch"):
+            del plain["tracking"][name]
+        del plain["generate"]["points_per_batch"], plain["limits"]["max_attempts"]
+        del plain["prompts"]["file"]  # its content counts
+        return plain
+
+    def config_hash(self, *, model: str, weights_sha256: str, prompts_sha256: str | None) -> str:
+        """Sixteen hex digits over everything that decides the results."""
+        content = {"settings": self.decisive(), "model": model, "weights": weights_sha256, "prompts": prompts_sha256}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def storage_options_for(self, url: str) -> dict[str, Any]:
+        """The storage options, if ``url`` is remote: a local path has no use for a bucket's keys."""
+        return dict(self.storage_options) if is_remote(url) else {}
+
+
+def is_remote(url: str) -> bool:
+    return bool(REMOTE.match(url)) and not url.startswith(("file://", "local://"))
+
+
+def parse_storage_option(text: str) -> tuple[list[str], Any]:
+    """``key=value`` of ``--storage-option``; dots nest (``client_kwargs.region_name=x``), true and false are booleans."""
+    key, separator, value = text.partition("=")
+    keys = key.strip().split(".")
+    if not separator or not all(keys):
+        # the text may be a secret that was pasted alone: do not repeat it
+        raise ConfigError("--storage-option: expected key=value, for example --storage-option anon=true")
+    return keys, {"true": True, "false": False}.get(value.lower(), value)
+
+
+def _read_yaml(file: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {file}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {file}: not valid YAML ({' '.join(str(error).split())})") from None
+    if values is not None and not isinstance(values, dict):
+        raise ConfigError(f"--config {file}: holds {type(values).__name__}, expected a mapping of settings")
+    return values or {}
+
+
+def _absolute(path: str) -> str:
+    return path if not path or REMOTE.match(path) else os.path.abspath(os.path.expanduser(path))

@@ -1,0 +1,130 @@
+"""The frozen plan of a run: which videos make up which unit of work.
+
+Units are named by their content, so a run that is started again (with other workers, or after a crash) finds the same units.
+The manifest is a folder of Parquet files, each written once: the first run writes one, and a later run over an input that has
+grown, or that takes failed videos up again, adds another.
+"""
+
+import hashlib
+import heapq
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sam2_pipeline.errors import StorageError
+from sam2_pipeline.io.storage import Storage
+from sam2_pipeline.masklets.work import VideoRef, WorkUnit
+
+FOLDER = "_run/manifest"
+SCHEMA = pa.schema(
+    [
+        pa.field("unit_id", pa.string(), nullable=False),
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64()),
+    ]
+)
+# one video a unit up to here; beyond, units grow, since each one costs Ray some 15 ms and the store three objects
+SINGLES = 5000
+MOST_PER_UNIT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``units`` still to do, the costliest first; ``added`` are those that no manifest file holds yet."""
+
+    units: tuple[WorkUnit, ...]
+    added: tuple[WorkUnit, ...]
+    num_videos: int
+
+
+def plan_work(
+    videos: Iterable[VideoRef],
+    *,
+    planned: Sequence[WorkUnit] = (),
+    done: frozenset[str] | set[str] = frozenset(),
+    videos_per_unit: int | None = None,
+) -> Plan:
+    """Units for those ``videos`` that are not ``done`` (by video id), keeping the units ``planned`` before.
+
+    A planned unit is dropped, and what is left of it planned anew, when one of its videos is done, gone, or another file now.
+    """
+    todo = {video.video_id: video for video in videos if video.video_id not in done}
+    left = dict(todo)
+    kept = []
+    for unit in planned:
+        if all(left.get(video.video_id) == video for video in unit.videos):
+            kept.append(unit)
+            for video in unit.videos:
+                del left[video.video_id]
+    added = _pack(list(left.values()), videos_per_unit)
+    units = sorted(kept + added, key=lambda unit: (-_cost(unit), unit.unit_id))
+    return Plan(tuple(units), tuple(added), len(todo))
+
+
+def make_unit(videos: Iterable[VideoRef]) -> WorkUnit:
+    """The unit of these videos, in order of video id, named by their ids, addresses and sizes."""
+    ordered = tuple(sorted(videos, key=lambda video: video.video_id))
+    content = json.dumps([[video.video_id, video.uri, video.size_bytes] for video in ordered])
+    return WorkUnit(hashlib.sha256(content.encode()).hexdigest()[:16], ordered)
+
+
+def write_manifest(storage: Storage, units: Sequence[WorkUnit]) -> None:
+    """Freeze ``units`` as one more manifest file. Its name derives from the content, so writing the same again is harmless."""
+    if not units:
+        return
+    rows = [(unit.unit_id, v.video_id, v.uri, v.size_bytes) for unit in units for v in unit.videos]
+    columns = [pa.array(column, field.type) for column, field in zip(zip(*rows), SCHEMA)]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), buffer, compression="zstd")
+    name = hashlib.sha256(json.dumps([unit.unit_id for unit in units]).encode()).hexdigest()[:16]
+    storage.write_bytes(f"{FOLDER}/{name}.parquet", buffer.getvalue())
+
+
+def read_manifest(storage: Storage) -> list[WorkUnit]:
+    """Every unit planned so far, in a fixed order; empty where no run was planned."""
+    units = []
+    for name in (name for name, _ in storage.list(FOLDER) if name.endswith(".parquet")):
+        try:
+            table = pq.read_table(io.BytesIO(storage.read_bytes(name)))
+        except pa.ArrowInvalid as error:
+            raise StorageError(f"{storage.url}: {name} is not a readable manifest ({error})") from error
+        if not table.schema.equals(SCHEMA):
+            raise StorageError(f"{storage.url}: {name} has columns {table.schema.names}, expected {SCHEMA.names}")
+        members: dict[str, list[VideoRef]] = {}
+        for row in table.to_pylist():
+            members.setdefault(row.pop("unit_id"), []).append(VideoRef(**row))
+        units.extend(WorkUnit(unit_id, tuple(videos)) for unit_id, videos in members.items())
+    return units
+
+
+def _pack(videos: list[VideoRef], videos_per_unit: int | None) -> list[WorkUnit]:
+    """Units of about equal bytes: the largest video left goes to the unit that is least full."""
+    if not videos:
+        return []
+    if videos_per_unit is None:
+        videos_per_unit = min(math.ceil(len(videos) / SINGLES), MOST_PER_UNIT)
+    known = [video.size_bytes for video in videos if video.size_bytes is not None]
+    guess = sum(known) // len(known) if known else 1
+    count = math.ceil(len(videos) / videos_per_unit)
+    filled: list[tuple[int, int]] = [(0, index) for index in range(count)]
+    members: list[list[VideoRef]] = [[] for _ in range(count)]
+    for video in sorted(videos, key=lambda v: (-_size(v, guess), v.video_id)):
+        size, index = heapq.heappop(filled)
+        members[index].append(video)
+        if len(members[index]) < videos_per_unit:
+            heapq.heappush(filled, (size + _size(video, guess), index))
+    return [make_unit(group) for group in members]
+
+
+def _size(video: VideoRef, guess: int) -> int:
+    return guess if video.size_bytes is None else video.size_bytes
+
+
+def _cost(unit: WorkUnit) -> int:
+    return sum(video.size_bytes or 0 for video in unit.videos)

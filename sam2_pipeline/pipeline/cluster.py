@@ -1,0 +1,171 @@
+"""Ray as the engine: starts or joins it, and runs tasks on Ray Data's actor pool, one block per unit.
+
+Ray decides who works on what and restarts workers that die. Frames and masks never travel: a task goes out as a few hundred
+bytes, an outcome comes back.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import pickle
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sam2_pipeline.config import JobConfig
+from sam2_pipeline.errors import ConfigError, PipelineError
+from sam2_pipeline.pipeline.actor import Outcome, Task, UnitWorker
+from sam2_pipeline.pipeline.factory import GeneratorFactory
+from sam2_pipeline.pipeline.work import Job
+
+REPORT_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """How many workers, what each may use, and on which kind of device."""
+
+    workers: int
+    gpus: float
+    cpus: float
+    threads: int
+    device: str
+
+
+class Board:
+    """Where workers note how far they are, and where the driver looks. A Ray actor."""
+
+    def __init__(self) -> None:
+        self._frames = 0
+        self._current: dict[str, tuple[str, int, int | None]] = {}
+
+    def note(self, worker: str, video_id: str, done: int, total: int | None, new_frames: int) -> None:
+        self._frames += new_frames
+        self._current[worker] = (video_id, done, total)
+
+    def read(self) -> tuple[int, list[tuple[str, int, int | None]]]:
+        """Frames so far, and (video id, frames done, frames in all) of every worker."""
+        return self._frames, list(self._current.values())
+
+
+class BoardNotifier:
+    """Tells the board about frames, at most once a second."""
+
+    def __init__(self, board: Any) -> None:
+        self._board = board
+        self._worker = f"{os.uname().nodename}:{os.getpid()}"
+        self._told = 0.0
+        self._unsaid = 0
+
+    def __call__(self, video_id: str, done: int, total: int | None) -> None:
+        self._unsaid += 1
+        now = time.monotonic()
+        if now - self._told >= REPORT_EVERY_S:
+            self._board.note.remote(self._worker, video_id, done, total, self._unsaid)
+            self._told, self._unsaid = now, 0
+
+
+class RayUnitWorker:
+    """`UnitWorker` as Ray Data calls it: a batch of one task in, a batch of one outcome out, both pickled."""
+
+    def __init__(self, factory: GeneratorFactory, job: Job, threads: int, board: Any) -> None:
+        self._worker = UnitWorker(factory, job, threads=threads, notify=BoardNotifier(board))
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        outcomes = [self._worker.work(pickle.loads(payload)) for payload in batch["task"]]
+        return {"outcome": [pickle.dumps(outcome) for outcome in outcomes]}
+
+
+class Cluster:
+    """A connection to Ray, for the time of a ``with`` block; a Ray that was started here is stopped at its end."""
+
+    def __init__(self, config: JobConfig) -> None:
+        self._config = config
+        self._address = config.ray.address or ("auto" if os.environ.get("RAY_ADDRESS") else "local")
+        self._board: Any = None
+
+    def __enter__(self) -> "Cluster":
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+        import ray
+
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+        try:
+            if self._address == "local":
+                ray.init(address="local", include_dashboard=False, num_cpus=os.cpu_count(), **quiet)
+            else:
+                ray.init(address=self._address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise PipelineError(f"--ray {self._address}: cannot start or join Ray: {reason}") from error
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        import ray
+
+        ray.shutdown()
+
+    def pool(self) -> Pool:
+        """Workers for this configuration on this cluster.
+
+        Raises:
+            ConfigError: a GPU is asked for, and the cluster has none.
+        """
+        import ray
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        gpus = int(sum(node.get("GPU", 0) for node in nodes))
+        device = self._config.model.device or ("cuda" if gpus else "cpu")
+        if device.startswith("cuda"):
+            if not gpus:
+                raise ConfigError(f"model.device is {device!r}, but Ray sees no GPU")
+            workers = self._config.ray.workers or gpus
+            share = 1 / math.ceil(workers / gpus)
+            cores = max(int(node.get("CPU", 1) // max(node.get("GPU", 0), 1)) for node in nodes)
+            # Ray shows each worker its own GPU as number 0
+            return Pool(workers, share, 0, max(cores, 1), "cuda")
+        workers = self._config.ray.workers or 1
+        smallest = min((int(node["CPU"]) for node in nodes if node.get("CPU")), default=1)
+        cores = max(1, smallest // math.ceil(workers / max(len(nodes), 1)))
+        return Pool(workers, 0, cores, cores, device)
+
+    def progress(self) -> tuple[int, list[tuple[str, int, int | None]]]:
+        """Frames done so far, and where each worker is; nothing new while the board cannot be reached."""
+        import ray
+
+        if self._board is None:
+            return 0, []
+        with contextlib.suppress(ray.exceptions.RayError):
+            return ray.get(self._board.read.remote(), timeout=5)
+        return 0, []
+
+    def run(self, tasks: Sequence[Task], factory: GeneratorFactory, job: Job, pool: Pool) -> Iterator[Outcome]:
+        """The outcome of each task, as they come in. A task whose worker died is given to another, without limit."""
+        import ray
+        import ray.data
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        # both -1: one unit must not end the run; `run_job` compares what was planned with what was committed
+        context.max_errored_blocks = -1
+        context.execution_no_progress_timeout_s = -1
+        items = [{"task": pickle.dumps(task)} for task in tasks]
+        dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+            RayUnitWorker,
+            batch_size=1,
+            num_gpus=pool.gpus or None,
+            num_cpus=pool.cpus,
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1, max_size=min(pool.workers, len(items)), max_tasks_in_flight_per_actor=2
+            ),
+            fn_constructor_kwargs={"factory": factory, "job": job, "threads": pool.threads, "board": self._board},
+        )
+        for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+            for payload in batch["outcome"]:
+                yield pickle.loads(payload)

@@ -1,0 +1,191 @@
+"""`run_job`: a whole run, from the input's listing to the summary. Run again, it resumes."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from sam2_pipeline.config import JobConfig, is_remote
+from sam2_pipeline.errors import ConfigError, PipelineError, StorageError
+from sam2_pipeline.io.commits import list_commits, sweep_orphans
+from sam2_pipeline.io.manifest import plan_work, read_manifest, write_manifest
+from sam2_pipeline.io.sources import list_videos
+from sam2_pipeline.io.storage import Storage
+from sam2_pipeline.pipeline.actor import Outcome, Task, UnitWorker
+from sam2_pipeline.pipeline.attempts import forget_attempts, forgive_last_attempts
+from sam2_pipeline.pipeline.cluster import Cluster
+from sam2_pipeline.pipeline.factory import GeneratorFactory, KeptFactory, ModelFactory
+from sam2_pipeline.pipeline.progress import Reporter, Snapshot, Tracker
+from sam2_pipeline.pipeline.prompts import load_prompts
+from sam2_pipeline.pipeline.runfile import check_content, check_output, read_run, write_run
+from sam2_pipeline.pipeline.summary import Summary, summarise, write_progress, write_summary
+from sam2_pipeline.pipeline.work import Failure, Job
+from sam2_pipeline.version import package_version
+
+Engine = Callable[[Sequence[Task]], Iterator[Outcome]]
+
+
+class RunError(PipelineError):
+    """The run ended before its work was done. What is committed stays; running it again resumes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run that passed every check: the job, where it writes, and the tasks left to do."""
+
+    job: Job
+    storage: Storage
+    tasks: list[Task]
+    factory: GeneratorFactory
+    done: int
+    failed: int
+
+
+def run_job(config: JobConfig, *, factory: GeneratorFactory | None = None, reporter: Reporter | None = None) -> Summary:
+    """Masklets for every video under ``config.input``, into tables under ``config.output``.
+
+    Committed work is not done again. Nothing is written before every check has passed. ``factory`` makes the workers'
+    generators (default: the model that the configuration names).
+
+    Raises:
+        ConfigError, CheckpointError: something is wrong with what was asked; nothing was written.
+        StorageError, RunError: the run could not go on; run it again to resume.
+    """
+    reporter = reporter or Reporter()
+    started = time.monotonic()
+    prepared = prepare(config, factory, reporter)
+    frames = 0
+    if prepared.tasks:
+        frames = _work(prepared, reporter)
+    return _finish(prepared, frames, time.monotonic() - started)
+
+
+def prepare(config: JobConfig, factory: GeneratorFactory | None, reporter: Reporter) -> Prepared:
+    """Check everything that can be checked before work starts, then freeze the plan and record the run."""
+    config = config.anchored()
+    in_process = config.ray.address == "off"
+    _check_engine(config, in_process)
+    factory = factory or ModelFactory(config)
+    storage = Storage(config.output, config.storage_options_for(config.output))
+    run = read_run(storage)
+    check_output(storage, run, config)
+    videos = list(list_videos(config.input, config.storage_options_for(config.input), config.max_videos))
+    prompts = load_prompts(config, videos)
+    for problem in prompts.skipped if prompts else ():
+        reporter.say("prompt_skipped", f"prompt left out: {problem}", important=True)
+    if in_process:
+        factory = KeptFactory(factory)
+    facts = factory.describe()
+    prompts_sha256 = prompts.sha256 if prompts else None
+    config_hash = config.config_hash(model=facts.name, weights_sha256=facts.weights_sha256, prompts_sha256=prompts_sha256)
+    job = Job(config, config_hash, package_version(), facts)
+    check_content(storage, run, job, prompts_sha256)
+
+    if is_remote(config.output):
+        storage.check_exclusive()
+    write_run(storage, job, prompts_sha256)
+    commits = list_commits(storage)
+    committed = {video_id for commit in commits for video_id in commit.video_ids}
+    plan = plan_work(videos, planned=read_manifest(storage), done=committed, videos_per_unit=config.units.videos_per_unit)
+    write_manifest(storage, plan.added)
+    by_video = prompts.by_video if prompts else None
+    tasks = [
+        Task(unit, None if by_video is None else {v.video_id: by_video.get(v.video_id, ()) for v in unit.videos})
+        for unit in plan.units
+    ]
+    failed = sum(commit.num_failures for commit in commits)
+    reporter.say(
+        "start",
+        f"{len(videos)} videos under {config.input}: {plan.num_videos} to do in {len(tasks)} units, "
+        f"{len(videos) - plan.num_videos} done before; {facts.name} ({facts.weights_sha256[:12]})",
+        videos=len(videos),
+        to_do=plan.num_videos,
+        units=len(tasks),
+        config_hash=config_hash,
+    )
+    return Prepared(job, storage, tasks, factory, len(committed), failed)
+
+
+def _check_engine(config: JobConfig, in_process: bool) -> None:
+    if not config.input or not config.output:
+        raise ConfigError("a run needs an INPUT and an OUTPUT")
+    if in_process and (config.ray.workers or 1) > 1:
+        raise ConfigError(f"ray.workers is {config.ray.workers}, but without Ray there is one; use --ray local")
+    if not in_process and "memory://" in f"{config.input} {config.output}":
+        raise ConfigError("memory:// exists in one process only; use --ray off")
+
+
+def _work(prepared: Prepared, reporter: Reporter) -> int:
+    """Run the tasks on the engine that the configuration asks for; the number of frames done."""
+    tracker = Tracker(prepared.tasks, done=prepared.done, failed=prepared.failed)
+    storage, job, factory = prepared.storage, prepared.job, prepared.factory
+
+    def beat(snapshot: Snapshot) -> None:
+        with suppress(StorageError):  # only `status` reads it; real trouble shows when a unit is committed
+            write_progress(storage, snapshot)
+
+    if job.config.ray.address == "off":
+        worker = UnitWorker(factory, job, notify=tracker.frame)
+        with reporter.watching(tracker, lambda: None, beat):
+            _run_passes(prepared, lambda tasks: map(worker.work, tasks), tracker, reporter)
+    else:
+        forgive_last_attempts(storage, (task.unit.unit_id for task in prepared.tasks))
+        with Cluster(job.config) as cluster:
+            pool = cluster.pool()
+            placed = dataclasses.replace(factory, device=pool.device) if isinstance(factory, ModelFactory) else factory
+            reporter.say("workers", f"{pool.workers} workers on {pool.device}, {pool.threads} CPU threads each")
+            with reporter.watching(tracker, lambda: tracker.look(*cluster.progress()), beat):
+                _run_passes(prepared, lambda tasks: cluster.run(tasks, placed, job, pool), tracker, reporter)
+    snapshot = tracker.snapshot()
+    beat(snapshot)
+    return snapshot.frames
+
+
+def _run_passes(prepared: Prepared, engine: Engine, tracker: Tracker, reporter: Reporter) -> None:
+    """Give every task to the engine, and what came back undone once more, up to ``limits.max_attempts`` times."""
+    left = {task.unit.unit_id: task for task in prepared.tasks}
+    errors: dict[str, str] = {}
+    for _ in range(prepared.job.config.limits.max_attempts):
+        for outcome in engine(list(left.values())):
+            if outcome.error is None:
+                left.pop(outcome.unit_id, None)
+                tracker.add(outcome)
+                for failure in outcome.failures:
+                    _say_failed(reporter, failure)
+            else:
+                errors[outcome.unit_id] = outcome.error
+                reporter.say("unit_error", f"unit {outcome.unit_id}: {outcome.error}", unit_id=outcome.unit_id, important=True)
+                if outcome.hopeless:
+                    raise RunError(outcome.error)
+        if not left:
+            return
+    _check_complete(prepared, errors)
+
+
+def _check_complete(prepared: Prepared, errors: dict[str, str]) -> None:
+    """Compare the plan with the commits: Ray drops, without a word, units that it could not deliver."""
+    committed = {commit.unit_id for commit in list_commits(prepared.storage)}
+    missing = [task.unit.unit_id for task in prepared.tasks if task.unit.unit_id not in committed]
+    if missing:
+        first = missing[0]
+        reason = errors.get(first, "no worker returned it")
+        raise RunError(f"{len(missing)} of {len(prepared.tasks)} units are not committed; unit {first}: {reason}")
+
+
+def _finish(prepared: Prepared, frames: int, wall_s: float) -> Summary:
+    """Reconcile, clear away what no commit names, and record how it went."""
+    _check_complete(prepared, {})
+    sweep_orphans(prepared.storage)
+    forget_attempts(prepared.storage, (task.unit.unit_id for task in prepared.tasks))
+    config = prepared.job.config
+    summary = summarise(prepared.storage, config.storage_options_for(config.output), prepared.job.config_hash)
+    summary = dataclasses.replace(summary, frames_this_run=frames, wall_s_this_run=wall_s)
+    if prepared.tasks or not prepared.storage.exists("_run/summary.json"):
+        write_summary(prepared.storage, summary)
+    return summary
+
+
+def _say_failed(reporter: Reporter, failure: Failure) -> None:
+    message = f"failed: {failure.video_id}: {failure.error_type}: {failure.error_message}"
+    reporter.say("video_failed", message, important=True, **dataclasses.asdict(failure))

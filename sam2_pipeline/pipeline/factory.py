@@ -1,0 +1,117 @@
+"""How a worker comes by its generator, and how the driver learns which model that is without loading torch itself."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Protocol
+
+import sam2_pipeline.errors as errors
+from sam2_pipeline.config import JobConfig
+from sam2_pipeline.errors import CheckpointError, PipelineError
+from sam2_pipeline.model.config import find_config
+from sam2_pipeline.pipeline.work import Generator, ModelFacts
+
+
+class GeneratorFactory(Protocol):
+    """Makes the generator in the process that will use it; travels there by pickle."""
+
+    def describe(self) -> ModelFacts:
+        """Name and weights of the model, found out without keeping it in this process."""
+        ...
+
+    def build(self, threads: int | None = None) -> tuple[Generator, ModelFacts]:
+        """The generator, limited to ``threads`` CPU threads, and what it was made from."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelFactory:
+    """SAM 2 as the configuration asks for it. ``device`` overrides the configuration's."""
+
+    config: JobConfig
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.config.model.name is not None:
+            find_config(self.config.model.name, self.config.model.image_size)  # a slip of the pen need not wait for torch
+
+    def describe(self) -> ModelFacts:
+        """Loads the model in a process of its own: a driver that plans for days should not hold torch and the weights."""
+        request = json.dumps(dataclasses.asdict(self.config.model) | {"device": "cpu", "dtype": None, "compile": False})
+        ran = subprocess.run(
+            [sys.executable, "-m", "sam2_pipeline.pipeline.factory", request], stdout=subprocess.PIPE, text=True, check=False
+        )
+        lines = ran.stdout.splitlines()
+        if ran.returncode or not lines:
+            raise CheckpointError(f"the process that loads the model ended with status {ran.returncode}; its output is above")
+        answer = json.loads(lines[-1])
+        if "error" in answer:
+            raise getattr(errors, answer["error"])(answer["message"])
+        return ModelFacts(**answer)
+
+    def build(self, threads: int | None = None) -> tuple[Generator, ModelFacts]:
+        import torch
+
+        from sam2_pipeline.segment.automatic import GenerateOptions
+        from sam2_pipeline.segment.masklet_generator import MaskletGenerator
+        from sam2_pipeline.segment.tracking import TrackingOptions
+
+        if threads:
+            torch.set_num_threads(threads)
+        settings = self.config.model
+        if self.device:
+            settings = dataclasses.replace(settings, device=self.device)
+        model, facts = _load(dataclasses.asdict(settings))
+        generate = GenerateOptions(**dataclasses.asdict(self.config.generate))
+        tracking = TrackingOptions(**dataclasses.asdict(self.config.tracking))
+        return MaskletGenerator(model, generate, tracking), facts
+
+
+class KeptFactory:
+    """Builds at once, in this process, and hands the same generator out again: for runs without Ray."""
+
+    def __init__(self, factory: GeneratorFactory) -> None:
+        self._built = factory.build()
+
+    def describe(self) -> ModelFacts:
+        return self._built[1]
+
+    def build(self, threads: int | None = None) -> tuple[Generator, ModelFacts]:
+        return self._built
+
+
+def _load(settings: dict) -> tuple:
+    import torch
+
+    from sam2_pipeline import load_model
+    from sam2_pipeline.model.checkpoint import weights_sha256
+
+    dtype = None if settings["dtype"] is None else getattr(torch, settings["dtype"])
+    model = load_model(
+        settings["name"],
+        checkpoint=settings["checkpoint"],
+        image_size=settings["image_size"],
+        device=settings["device"],
+        dtype=dtype,
+        compile=settings["compile"],
+    )
+    device = next(model.parameters()).device
+    label = f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
+    return model, ModelFacts(model.config.name, weights_sha256(model), label)
+
+
+def _answer(request: str) -> None:
+    """Body of the process that `ModelFactory.describe` starts: the model's facts, or its error, as one line of JSON."""
+    try:
+        answer = dataclasses.asdict(_load(json.loads(request))[1])
+    except PipelineError as error:
+        answer = {"error": type(error).__name__, "message": str(error)}
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the GPU's memory belongs to the workers
+    _answer(sys.argv[1])

@@ -1,0 +1,85 @@
+"""A stand-in for the model: finds nothing out, but streams masks, fails, or dies as a test asks it to."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sam2_pipeline.masklets.frames import FrameSource
+from sam2_pipeline.masklets.masklet import FrameMasks, MaskletFrame, MaskletSeed
+from sam2_pipeline.masklets.prompts import Prompt
+from sam2_pipeline.masklets.rle import encode
+from sam2_pipeline.pipeline.work import ModelFacts
+
+
+class FakeStream:
+    """One masklet per prompt (or two automatic ones): a square that moves a pixel a frame."""
+
+    def __init__(self, source: FrameSource, prompts: Sequence[Prompt] | None, delay_s: float) -> None:
+        self.seeds: list[MaskletSeed] = []
+        self._source, self._delay_s = source, delay_s
+        self._kind = "auto" if prompts is None else "prompted"
+        self._prompts = prompts
+        if prompts is None:
+            self._prompts = [Prompt(0, 0, np.array([[x, 4.0]]), np.array([1])) for x in (2.0, 6.0)]
+
+    def __iter__(self) -> Iterator[FrameMasks]:
+        for number, prompt in enumerate(self._prompts):
+            object_id = prompt.object_id if self._kind == "prompted" else None
+            self.seeds.append(MaskletSeed(number, self._kind, prompt, object_id))
+        for frame in self._source.frames(size=(8, 8)):
+            time.sleep(self._delay_s)
+            masks = {number: self._mask(number, frame) for number in range(len(self._prompts))}
+            yield FrameMasks(frame.index, frame.timestamp_s, masks)
+
+    def _mask(self, number: int, frame) -> MaskletFrame:
+        mask = np.zeros((self._source.height, self._source.width), bool)
+        left = (4 * number + frame.index) % max(1, self._source.width - 4)
+        mask[2:6, left : left + 4] = True
+        return MaskletFrame(frame.index, frame.timestamp_s, encode(mask), 0.9, 3.0, 0.97)
+
+
+@dataclass(frozen=True)
+class FakeGenerator:
+    """``events`` maps a part of a URL to what happens there: ``raise``, ``kill``, or ``kill-once`` (needs ``folder``)."""
+
+    events: dict[str, str]
+    folder: str
+    delay_s: float
+
+    def stream(self, source, prompts=None, *, annotate_fps=None) -> Iterator[FrameMasks]:
+        for name, event in self.events.items():
+            if name in source.url:
+                self._happen(name, event)
+        return FakeStream(source, prompts, self.delay_s)
+
+    def _happen(self, name: str, event: str) -> None:
+        if event == "raise":
+            raise RuntimeError("the stand-in was asked to fail")
+        if event == "disk-full":
+            raise OSError(28, "No space left on device")
+        flag = Path(self.folder, f"killed-{name}")
+        if event == "kill-once" and flag.exists():
+            return
+        flag.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class FakeFactory:
+    """Makes `FakeGenerator`s; ``weights`` stands for the model's weights."""
+
+    events: tuple[tuple[str, str], ...] = ()
+    folder: str = ""
+    weights: str = "0" * 64
+    delay_s: float = 0.0
+
+    def describe(self) -> ModelFacts:
+        return ModelFacts("fake", self.weights, "cpu")
+
+    def build(self, threads: int | None = None) -> tuple[FakeGenerator, ModelFacts]:
+        return FakeGenerator(dict(self.events), self.folder, self.delay_s), self.describe()
