@@ -83,3 +83,17 @@ class FakeFactory:
 
     def build(self, threads: int | None = None) -> tuple[FakeGenerator, ModelFacts]:
         return FakeGenerator(dict(self.events), self.folder, self.delay_s), self.describe()
+
+
+def write_clip(path: Path, frames: int = 6, height: int = 24, width: int = 32) -> None:
+    """A tiny video whose pictures differ."""
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=12)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(frames):
+            image = np.full((height, width, 3), 10 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))

@@ -88,7 +88,7 @@ def write_manifest(storage: Storage, units: Sequence[WorkUnit]) -> None:
 
 def read_manifest(storage: Storage) -> list[WorkUnit]:
     """Every unit planned so far, in a fixed order; empty where no run was planned."""
-    units = []
+    units: list[WorkUnit] = []
     for name in (name for name, _ in storage.list(FOLDER) if name.endswith(".parquet")):
         try:
             table = pq.read_table(io.BytesIO(storage.read_bytes(name)))

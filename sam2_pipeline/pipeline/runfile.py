@@ -115,7 +115,7 @@ def _differences(there: dict[str, Any], here: dict[str, Any], path: str = "") ->
 
 
 def _flat(values: dict[str, Any], path: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{path}.{key}" if path else key
         flat |= _flat(value, name) if isinstance(value, dict) else {name: value}

@@ -1,0 +1,159 @@
+"""One unit of work: what is committed, what a bad video costs, what is the machine's fault."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from fakes import FakeFactory, FakeGenerator, write_clip
+
+from sam2_pipeline.config import JobConfig
+from sam2_pipeline.errors import CheckpointError, StorageError
+from sam2_pipeline.io.commits import list_commits
+from sam2_pipeline.io.dataset import MaskletDataset
+from sam2_pipeline.io.manifest import make_unit
+from sam2_pipeline.io.storage import Storage
+from sam2_pipeline.io.verify import verify_output
+from sam2_pipeline.masklets.prompts import Prompt
+from sam2_pipeline.masklets.work import VideoRef
+from sam2_pipeline.pipeline.actor import Task, UnitWorker
+from sam2_pipeline.pipeline.attempts import begin_attempt
+from sam2_pipeline.pipeline.work import Job, process_work_unit
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return Storage(tmp_path / "out")
+
+
+@pytest.fixture
+def unit(tmp_path):
+    """Videos a, b (no video at all) and c."""
+    for name in "ac":
+        write_clip(tmp_path / "in" / f"{name}.mp4")
+    (tmp_path / "in" / "b.mp4").write_bytes(b"not a video" * 100)
+    return make_unit(VideoRef(name, str(tmp_path / "in" / f"{name}.mp4"), 1000) for name in "abc")
+
+
+def _job(storage: Storage, *overrides: str) -> Job:
+    config = JobConfig.load(overrides=overrides, options={"output": storage.url})
+    return Job(config, "hash", "1.0", FakeFactory().describe())
+
+
+def _generator(tmp_path=None, **events: str) -> FakeGenerator:
+    return FakeGenerator(events, str(tmp_path), 0.0)
+
+
+def _rows(storage: Storage) -> dict[str, dict]:
+    return {row["video_id"]: row for row in MaskletDataset(storage.url).videos().to_pylist()}
+
+
+def test_a_bad_video_costs_its_own_row(storage, unit):
+    seen = []
+    result = process_work_unit(unit, _generator(), _job(storage), storage, notify=lambda *args: seen.append(args))
+    rows = _rows(storage)
+    assert [rows[name]["status"] for name in "abc"] == ["ok", "failed", "ok"]
+    assert rows["b"]["error_type"] == "VideoError" and "b.mp4" in rows["b"]["error_message"]
+    assert rows["b"]["masklet_count"] == rows["b"]["annotated_frame_count"] == 0
+    ok = rows["a"]
+    assert (ok["width"], ok["height"], ok["frame_count"], ok["codec"]) == (32, 24, 6, "mpeg4")
+    assert (ok["masklet_count"], ok["annotated_frame_count"], ok["error_type"]) == (2, 6, None)
+    assert (ok["config_hash"], ok["model"], ok["device"], ok["unit_id"]) == ("hash", "fake", "cpu", unit.unit_id)
+    assert [failure.video_id for failure in result.failures] == ["b"]
+    assert result.commit in list_commits(storage)
+    assert verify_output(storage) == []
+    assert ("a", 6, 6) in seen
+
+
+def test_prompts_reach_their_videos_and_others_have_none(storage, unit):
+    prompts = {"a": [Prompt(7, 0, [[3, 3]], [1])]}
+    process_work_unit(unit, _generator(), _job(storage), storage, prompts=prompts)
+    assert [row["object_id"] for row in MaskletDataset(storage.url).masklets("a").to_pylist()] == [7]
+    row = _rows(storage)["c"]
+    assert (row["status"], row["masklet_count"], row["annotated_frame_count"]) == ("ok", 0, 0)
+
+
+def test_any_exception_of_one_video_is_its_own(storage, unit):
+    process_work_unit(unit, _generator(a="raise"), _job(storage), storage)
+    row = _rows(storage)["a"]
+    assert (row["status"], row["error_type"]) == ("failed", "RuntimeError")
+    assert row["error_message"] == "the stand-in was asked to fail"
+    assert row["width"] == 32  # what was learnt before is kept
+
+
+def test_a_full_disk_fails_the_attempt_and_leaves_no_trace(storage, unit):
+    worker = UnitWorker(FakeFactory((("a", "disk-full"),)), _job(storage))
+    outcome = worker.work(Task(unit))
+    assert outcome.hopeless and "No space left" in outcome.error
+    assert list_commits(storage) == []
+    assert list(storage.list("_run/attempts", recursive=True)) == []
+
+
+def test_a_committed_unit_is_not_done_again(storage, unit):
+    first = process_work_unit(unit, _generator(), _job(storage), storage)
+    outcome = UnitWorker(FakeFactory((("a", "raise"),)), _job(storage)).work(Task(unit))
+    assert outcome.error is None and outcome.failures == ()
+    assert list_commits(storage) == [first.commit]
+
+
+def test_of_two_attempts_the_first_commit_stands(storage, unit):
+    first = process_work_unit(unit, _generator(), _job(storage), storage)
+    second = process_work_unit(unit, _generator(), _job(storage), storage)
+    assert first.commit.attempt_id != second.commit.attempt_id
+    assert list_commits(storage) == [first.commit]
+    assert {problem.severity for problem in verify_output(storage)} == {"warning"}  # the loser's parts are orphans
+
+
+def test_a_video_that_took_its_workers_down_is_given_up(storage, unit):
+    for _ in range(3):
+        begin_attempt(storage, unit.unit_id).working_on("c")
+    process_work_unit(unit, _generator(), _job(storage), storage)
+    row = _rows(storage)["c"]
+    assert (row["status"], row["error_type"]) == ("failed", "WorkerDied")
+    assert row["error_message"].startswith("3 attempts died")
+    assert _rows(storage)["a"]["status"] == "ok"
+
+
+def test_one_death_fewer_is_not_enough(storage, unit):
+    for _ in range(2):
+        begin_attempt(storage, unit.unit_id).working_on("c")
+    process_work_unit(unit, _generator(), _job(storage), storage)
+    assert _rows(storage)["c"]["status"] == "ok"
+
+
+def test_limits_reach_the_decoder(storage, unit):
+    process_work_unit(unit, _generator(), _job(storage, "limits.max_pixels=100"), storage)
+    assert "100" in _rows(storage)["a"]["error_message"]
+
+
+def test_a_worker_with_other_weights_does_not_work(storage, unit):
+    job = _job(storage)
+    with pytest.raises(CheckpointError, match="began with 000000000000"):
+        job.on(replace(job.model, weights_sha256="1" * 64))
+    outcome = UnitWorker(FakeFactory(weights="1" * 64), job).work(Task(unit))
+    assert outcome.hopeless and "could not load the model" in outcome.error
+
+
+def test_storage_trouble_is_not_the_videos_fault(storage, unit, monkeypatch):
+    def refuse(*args):
+        raise StorageError("the store is away")
+
+    monkeypatch.setattr("sam2_pipeline.pipeline.work.open_video", lambda *args, **kwargs: refuse())
+    with pytest.raises(StorageError, match="away"):
+        process_work_unit(unit, _generator(), _job(storage), storage)
+    assert list_commits(storage) == []
+
+
+def test_attempts_are_numbered_and_counted(storage):
+    first = begin_attempt(storage, "u")
+    first.working_on("a")
+    second = begin_attempt(storage, "u")
+    assert second.deaths == {"a": 1} and second.marker != first.marker
+    second.working_on("b")
+    assert json.loads(storage.read_bytes(second.marker))["video_id"] == "b"
+    second.withdraw()
+    assert begin_attempt(storage, "u").deaths == {"a": 1}
+
+
+def test_an_attempt_that_died_between_videos_counts_against_none(storage):
+    begin_attempt(storage, "u")
+    assert begin_attempt(storage, "u").deaths == {}
