@@ -52,20 +52,14 @@ def _attend_narrow_values(q_QE: Tensor, k_KE: Tensor, v_KC: Tensor) -> Tensor:
     out = v_KC.new_empty(q_QE.shape[0], v_KC.shape[1])
     for start in range(0, q_QE.shape[0], _QUERY_BLOCK):
         q = q_QE[start : start + _QUERY_BLOCK]
-        largest = total = weighted = None
+        largest, total = q.new_full((len(q), 1), -torch.inf), q.new_zeros(len(q), 1)
+        weighted = q.new_zeros(len(q), v_KC.shape[1])
         for keys, values in zip(k_KE.split(_KEY_BLOCK), v_KC.split(_KEY_BLOCK), strict=True):
             scores = q @ keys.T
-            block_largest = scores.amax(dim=-1, keepdim=True)
-            if weighted is None:
-                largest = block_largest
-                scores.sub_(largest).exp_()
-                total, weighted = scores.sum(dim=-1, keepdim=True), scores @ values
-                continue
-            new_largest = torch.maximum(largest, block_largest)
-            scores.sub_(new_largest).exp_()
-            shrink = (largest - new_largest).exp_()
+            before, largest = largest, torch.maximum(largest, scores.amax(dim=-1, keepdim=True))
+            scores.sub_(largest).exp_()
+            shrink = (before - largest).exp_()
             total.mul_(shrink).add_(scores.sum(dim=-1, keepdim=True))
             weighted.mul_(shrink).addmm_(scores, values)
-            largest = new_largest
         torch.div(weighted, total, out=out[start : start + _QUERY_BLOCK])
     return out

@@ -67,7 +67,7 @@ class MultiScaleAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block. Where channels change, the map is pooled too and the shortcut starts from the *normed* input."""
+    """Pre-norm transformer block. Where channels change, the map is pooled and the shortcut starts from the *normed* input."""
 
     def __init__(self, dim_in: int, dim_out: int, num_heads: int, window: int):
         super().__init__()

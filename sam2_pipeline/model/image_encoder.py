@@ -6,6 +6,7 @@ Shapes: V pictures, S image side, D = 256 channels of the neck.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -59,19 +60,22 @@ class FpnNeck(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(_Lateral(d, dim) for d in reversed(stage_dims))
 
+    def _lateral(self, level: int) -> nn.Conv2d:
+        return cast(nn.Conv2d, self.convs[level].conv)
+
     def image_embedding(self, stride16: Tensor, stride32: Tensor) -> Tensor:
         """Stride-16 lateral plus the stride-32 lateral enlarged (nearest)."""
-        coarse = self.convs[0].conv(stride32)
-        return self.convs[1].conv(stride16) + F.interpolate(coarse.float(), scale_factor=2.0, mode="nearest").to(coarse.dtype)
+        coarse = self._lateral(0)(stride32)
+        return self._lateral(1)(stride16) + F.interpolate(coarse.float(), scale_factor=2.0, mode="nearest").to(coarse.dtype)
 
     def high_resolution(self, stage: Tensor, level: int, conv: nn.Conv2d) -> Tensor:
         """Lateral ``level`` (2: stride 8, 3: stride 4) followed by the decoder's 1 x 1 ``conv``, as one convolution.
 
         Two 1 x 1 convolutions in a row are one; the 256-channel map between them is large and nobody else reads it.
         """
-        lateral = self.convs[level].conv
+        lateral = self._lateral(level)
         weight = conv.weight.flatten(1) @ lateral.weight.flatten(1)
-        bias = conv.weight.flatten(1) @ lateral.bias + conv.bias
+        bias = F.linear(lateral.get_parameter("bias"), conv.weight.flatten(1), conv.bias)
         return F.conv2d(stage, weight[..., None, None].to(stage.dtype), bias.to(stage.dtype))
 
 

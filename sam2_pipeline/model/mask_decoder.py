@@ -7,7 +7,6 @@ Token order: object score, IoU, mask 0 (the single mask), masks 1..3 (the ambigu
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2_pipeline.model.attention import Attention

@@ -4,6 +4,9 @@ Shapes: N rows (objects), V pictures, T = (S/16)^2 tokens, D = 256, K remembered
 maps of T tokens, then pointer tokens, which carry no place.
 """
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -74,7 +77,9 @@ class MemoryAttentionLayer(nn.Module):
         normed = self.norm1(x_NTD)
         return x_NTD + self.self_attn(normed, normed, normed, tables)
 
-    def attend_memory(self, x_NTD: Tensor, keys: Tensor, values: Tensor, tables: tuple[Tensor, Tensor], num_unplaced: int) -> Tensor:
+    def attend_memory(
+        self, x_NTD: Tensor, keys: Tensor, values: Tensor, tables: tuple[Tensor, Tensor], num_unplaced: int
+    ) -> Tensor:
         x = x_NTD + self.cross_attn_image(self.norm2(x_NTD), keys, values, tables, num_unplaced)
         return x + self.linear2(F.relu(self.linear1(self.norm3(x))))
 
@@ -88,7 +93,12 @@ class MemoryAttention(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(
-        self, frames_VDHW: Tensor, positions_DHW: Tensor, lanes_N: Tensor, memory_NKC: Tensor, memory_positions_NKC: Tensor,
+        self,
+        frames_VDHW: Tensor,
+        positions_DHW: Tensor,
+        lanes_N: Tensor,
+        memory_NKC: Tensor,
+        memory_positions_NKC: Tensor,
         num_pointer_tokens: int,
     ) -> Tensor:
         """Row n reads its memory with the eyes of picture ``lanes_N[n]``; gives ``[N, D, h, h]``."""
@@ -96,9 +106,10 @@ class MemoryAttention(nn.Module):
         tables = rotary_tables(D, H, W, frames_VDHW.device)
         x = (frames_VDHW + _QUERY_POSITION_WEIGHT * positions_DHW).flatten(2).transpose(1, 2)
         keys = memory_NKC + memory_positions_NKC
+        layers = cast(Sequence[MemoryAttentionLayer], self.layers)
         # Up to the first look at a memory all objects of a picture are the same row: do that part once per picture.
-        x = self.layers[0].attend_self(x, tables)[lanes_N]
-        for index, layer in enumerate(self.layers):
+        x = layers[0].attend_self(x, tables)[lanes_N]
+        for index, layer in enumerate(layers):
             if index:
                 x = layer.attend_self(x, tables)
             x = layer.attend_memory(x, keys, memory_NKC, tables, num_pointer_tokens)

@@ -3,6 +3,9 @@
 Shapes: N objects, S image side, h = S/16, D = 256, C = 64 memory channels.
 """
 
+from itertools import pairwise
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,7 +20,7 @@ class MaskDownsampler(nn.Module):
     def __init__(self, dim: int):
         super().__init__()
         steps: list[nn.Module] = []
-        for a, b in zip(_CHANNELS[:-1], _CHANNELS[1:], strict=True):
+        for a, b in pairwise(_CHANNELS):
             steps += [nn.Conv2d(a, b, kernel_size=3, stride=2, padding=1), LayerNorm2d(b), nn.GELU()]
         self.encoder = nn.Sequential(*steps, nn.Conv2d(_CHANNELS[-1], dim, kernel_size=1))
 
@@ -34,7 +37,7 @@ class ConvNeXtBlock(nn.Module):
         self.norm = LayerNorm2d(dim)
         self.pwconv1 = nn.Linear(dim, 4 * dim)
         self.pwconv2 = nn.Linear(4 * dim, dim)
-        self.gamma = nn.Parameter(1e-6 * self.pwconv2.weight.new_ones(dim))
+        self.gamma = nn.Parameter(torch.full((dim,), 1e-6))
 
     def forward(self, x_NDHW: Tensor) -> Tensor:
         x = self.norm(self.dwconv(x_NDHW)).permute(0, 2, 3, 1)

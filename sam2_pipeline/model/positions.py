@@ -56,6 +56,8 @@ def rotary_tables(channels: int, height: int, width: int, device: torch.device |
 class FourierPositions(nn.Module):
     """Random Fourier features of points of the unit square (Tancik et al., 2020), as SAM's prompt encoder uses them."""
 
+    positional_encoding_gaussian_matrix: Tensor  # [2, channels / 2]
+
     def __init__(self, channels: int):
         super().__init__()
         self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, channels // 2))
@@ -64,7 +66,8 @@ class FourierPositions(nn.Module):
         """``[..., 2]`` in 0..1, (x, y) order, to ``[..., channels]``."""
         x, y = (2 * points_xy - 1)[..., None].unbind(-2)
         # Written out, not as a matrix product: autocast would round the coordinates to bfloat16.
-        projected = 2 * math.pi * (x * self.positional_encoding_gaussian_matrix[0] + y * self.positional_encoding_gaussian_matrix[1])
+        of_x, of_y = self.positional_encoding_gaussian_matrix
+        projected = 2 * math.pi * (x * of_x + y * of_y)
         return torch.cat((projected.sin(), projected.cos()), dim=-1)
 
     def grid(self, side: int) -> Tensor:

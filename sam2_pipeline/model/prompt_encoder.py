@@ -4,7 +4,6 @@ Shapes: N prompts, P points each, D = 256 channels, h = S/16 side of the image e
 A box is two points, labelled `BOX_TOP_LEFT` and `BOX_BOTTOM_RIGHT`, placed before the clicks.
 """
 
-
 import torch
 from torch import Tensor, nn
 
@@ -60,5 +59,3 @@ class PromptEncoder(nn.Module):
     def image_positions(self) -> Tensor:
         """Position encoding ``[1, D, h, h]`` of the image embedding."""
         return self.pe_layer.grid(self.image_size // 16)
-
-
