@@ -108,10 +108,9 @@ def _difference(key: str, info: Mapping[str, Any], gold: np.ndarray, x: np.ndarr
         return Difference(np.inf, why="NaN in different places")
     off = np.abs(np.nan_to_num(x.astype(np.float64)) - np.nan_to_num(gold.astype(np.float64)))
     worst, mean = (float(off.max()), float(off.mean())) if off.size else (0.0, 0.0)
+    limits = tolerance(info, factor) if "noise_max" in info else (1e-5, 1e-6)
     if key.endswith("/stability"):  # a ratio of two pixel counts moves in steps
         limits = (0.01, 0.003)
-    else:
-        limits = tolerance(info, factor) if "noise_max" in info else (1e-5, 1e-6)
     return Difference(max(worst / limits[0], mean / limits[1]), worst, mean, limits)
 
 

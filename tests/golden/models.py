@@ -5,9 +5,9 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-
 from golden.goldens import state_dict_shapes
 from golden.synthetic_weights import synthetic_state_dict
+
 from sam2_pipeline.model.config import find_config
 from sam2_pipeline.model.sam2 import Sam2
 
