@@ -198,6 +198,24 @@ def test_place_that_cannot_be_written_to():
         Storage("/proc/nowhere").write_bytes("part", b"")
 
 
+@pytest.mark.parametrize(
+    ("code", "says"), [(errno.EROFS, "read-only"), (errno.EACCES, "permission denied"), (errno.EDQUOT, "no space left")]
+)
+def test_refusals_are_told_apart(tmp_path, monkeypatch, code, says):
+    def refuse(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    storage = Storage(tmp_path)
+    monkeypatch.setattr(os, "makedirs", refuse)
+    for action in (
+        lambda: storage.write_bytes("a/b", b""),
+        lambda: storage.create_exclusive("a/b", b""),
+        storage.check_exclusive,
+    ):
+        with pytest.raises(StorageError, match=says):
+            action()
+
+
 def test_output_that_is_a_file(tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(StorageError, match="cannot write it"):
