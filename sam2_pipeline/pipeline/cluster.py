@@ -166,6 +166,15 @@ class Cluster:
             ),
             fn_constructor_kwargs={"factory": factory, "job": job, "threads": pool.threads, "board": self._board},
         )
-        for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
-            for payload in batch["outcome"]:
-                yield pickle.loads(payload)
+        try:
+            for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+                for payload in batch["outcome"]:
+                    yield pickle.loads(payload)
+        except ray.exceptions.RayError as error:
+            raise PipelineError(f"Ray gave up: {_cause(error)}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """The last line of Ray's report, which names the exception that its tracebacks lead to."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else repr(error)

@@ -43,7 +43,7 @@ def load_prompts(config: JobConfig, videos: Sequence[VideoRef]) -> PromptSet | N
         raise ConfigError(f"{url}: {'; '.join(list(problems.values())[:SHOWN])}{more}")
     by_video: dict[str, list[Prompt]] = {}
     for row in rows:
-        if row.line not in problems:
+        if row.line not in problems and row.prompt is not None:
             by_video.setdefault(row.video_id, []).append(row.prompt)
     if not by_video:
         raise ConfigError(
@@ -75,10 +75,10 @@ def _problems(rows: Sequence[PromptRow], videos: Sequence[VideoRef], config: Job
     unreadable = {video_id for video_id, info in infos.items() if info is None}
     problems: dict[int, str] = {}
     for row in rows:
-        if row.video_id not in unreadable:
-            found = check_prompts([row], sizes)
-            if found:
-                problems[row.line] = "; ".join(found)
+        fit = row.video_id in unreadable and row.problem is None
+        found = [] if fit else check_prompts([row], sizes)
+        if found:
+            problems[row.line] = "; ".join(found)
     return problems
 
 

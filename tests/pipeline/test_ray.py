@@ -1,0 +1,97 @@
+"""Runs on a real Ray, started here: the same results, workers that die, and a driver that is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fakes import FakeFactory, write_clip
+
+from sam2_pipeline.config import JobConfig
+from sam2_pipeline.io.storage import Storage
+from sam2_pipeline.io.verify import verify_output
+from sam2_pipeline.pipeline.driver import run_job
+from sam2_pipeline.pipeline.progress import Reporter
+
+pytestmark = pytest.mark.ray
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """Ray's workers import this package and the stand-ins from where the tests do."""
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}")
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    folder = tmp_path / "in"
+    for name in ("a", "b", "c", "killer"):
+        write_clip(folder / f"{name}.mp4")
+    return folder
+
+
+def _run(inputs, output, ray, factory, *overrides):
+    options = {"input": str(inputs), "output": str(output), "ray.address": ray}
+    return run_job(JobConfig.load(overrides=overrides, options=options), factory=factory, reporter=Reporter("quiet"))
+
+
+def _tables(output) -> dict[str, pd.DataFrame]:
+    frames = {}
+    for table in ("videos", "masklets", "masks"):
+        frame = pd.read_parquet(f"{output}/{table}")
+        keys = [key for key in ("video_id", "masklet_id", "frame_index") if key in frame]
+        frames[table] = frame.sort_values(keys).drop(columns="wall_s", errors="ignore").reset_index(drop=True)
+    return frames
+
+
+def test_ray_gives_what_one_process_gives_though_a_worker_dies(inputs, tmp_path):
+    """One worker is killed midway; its unit is done by another, and no other video suffers."""
+    _run(inputs, tmp_path / "here", "off", FakeFactory())
+    dying = FakeFactory((("killer", "kill-once"),), str(tmp_path))
+    summary = _run(inputs, tmp_path / "ray", "local", dying, "ray.workers=2", "units.videos_per_unit=2")
+    assert (summary.videos, summary.failed) == (4, 0)
+    assert (tmp_path / "killed-killer").exists()
+    for table, frame in _tables(tmp_path / "ray").items():
+        unit = ["unit_id"] if table == "videos" else []
+        pd.testing.assert_frame_equal(frame.drop(columns=unit), _tables(tmp_path / "here")[table].drop(columns=unit))
+    assert verify_output(Storage(tmp_path / "ray")) == []
+
+
+def test_a_video_that_kills_every_worker_costs_its_row_only(inputs, tmp_path):
+    poison = FakeFactory((("killer", "kill"),), str(tmp_path))
+    summary = _run(inputs, tmp_path / "out", "local", poison, "units.videos_per_unit=4", "limits.max_attempts=2")
+    assert (summary.videos, summary.failed, summary.exit_code) == (4, 1, 3)
+    assert summary.failures[0].video_id == "killer"
+    assert summary.failures[0].error_type == "WorkerDied"
+    assert verify_output(Storage(tmp_path / "out")) == []
+
+
+DRIVER = """
+import sys
+from fakes import FakeFactory
+from sam2_pipeline.config import JobConfig
+from sam2_pipeline.pipeline.driver import run_job
+config = JobConfig.load(options={"input": sys.argv[1], "output": sys.argv[2], "ray.address": "local"})
+run_job(config, factory=FakeFactory(delay_s=0.2))
+"""
+
+
+def test_a_killed_driver_is_resumed_by_the_next_run(inputs, tmp_path):
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, inputs, tmp_path / "out"])
+    commits = tmp_path / "out" / "_run" / "commits"
+    deadline = time.monotonic() + 120
+    while not (commits.is_dir() and os.listdir(commits)):
+        assert driver.poll() is None and time.monotonic() < deadline, "the driver ended before its first commit"
+        time.sleep(0.1)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    done = set(os.listdir(commits))
+    assert len(done) < 4
+    summary = _run(inputs, tmp_path / "out", "off", FakeFactory())
+    assert (summary.videos, summary.failed) == (4, 0)
+    assert verify_output(Storage(tmp_path / "out")) == []
