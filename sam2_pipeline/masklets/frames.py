@@ -33,9 +33,14 @@ class FrameSource(Protocol):
     their length, and may be iterated several times.
     """
 
-    height: int
-    width: int
-    num_frames: int | None
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def num_frames(self) -> int | None: ...
 
     def frames(
         self,

@@ -4,6 +4,8 @@ Frames are numbered as in the video and time has a direction, +1 or -1; the age 
 `plan_reading` is plain arithmetic on frame numbers. `gather` stacks what rows with equal plans read into one batch.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -21,20 +23,20 @@ class FrameRecord:
     """Result and memory of one object on one frame.
 
     Attributes:
-        logits_HW: mask logits ``[S/4, S/4]``, float32.
+        logits_HW: mask logits ``[S/4, S/4]``, float32; None once forgotten.
         predicted_iou, object_score: scalars as 0-d float32 tensors.
         pointer_D: object pointer ``[D]``.
-        memory_TC: remembered map ``[T, C]``, bfloat16; None until it has been encoded.
+        memory_TC: remembered map ``[T, C]``, bfloat16; None until it has been encoded, and once forgotten.
     """
 
-    logits_HW: Tensor
+    logits_HW: Tensor | None
     predicted_iou: Tensor
     object_score: Tensor
     pointer_D: Tensor
     memory_TC: Tensor | None = None
 
     def __repr__(self) -> str:
-        return f"FrameRecord(logits={tuple(self.logits_HW.shape)}, remembered={self.memory_TC is not None})"
+        return f"FrameRecord(object_score={float(self.object_score):.2f}, remembered={self.memory_TC is not None})"
 
 
 @dataclass(slots=True)
@@ -48,10 +50,22 @@ class MemoryBank:
         """What is known of ``frame``; a prompt's result wins over a tracked one."""
         return self.prompted.get(frame) or self.tracked.get(frame)
 
-    def forget_far_from(self, frame: int, distance: int) -> None:
-        """Drops tracked frames further than ``distance`` from ``frame``. Keeps memory flat on videos of any length."""
-        for other in [f for f in self.tracked if abs(f - frame) > distance]:
-            del self.tracked[other]
+    def plan(self, now: int, direction: int, video_length: int | None, rules: MemoryRules) -> ReadingPlan:
+        """What this object reads on frame ``now``, see `plan_reading`."""
+        mapped = [frame for frame, record in self.tracked.items() if record.memory_TC is not None]
+        return plan_reading(list(self.prompted), self.tracked, now, direction, video_length, rules, mapped)
+
+    def forget_far_from(self, frame: int, whole: int, pointers: int) -> None:
+        """Keeps memory flat on videos of any length.
+
+        Tracked frames further than ``whole`` from ``frame`` keep only their pointer, those further than ``pointers`` nothing.
+        """
+        for other, record in list(self.tracked.items()):
+            distance = abs(other - frame)
+            if distance > whole:
+                record.logits_HW = record.memory_TC = None
+            if distance > max(whole, pointers):
+                del self.tracked[other]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +83,9 @@ class MemoryRules:
     only_past_pointers: bool = True
 
     @property
-    def horizon(self) -> int:
-        """How far behind the current frame anything tracked is still read."""
-        return max(MAX_POINTERS - 1, NUM_RECENT * self.stride + 1)
+    def map_horizon(self) -> int:
+        """How far behind the current frame a tracked map is still read."""
+        return NUM_RECENT * self.stride + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,19 +134,25 @@ def recent_frames(now: int, direction: int, stride: int) -> list[tuple[int, int]
 
 
 def plan_reading(
-    prompted: Sequence[int], tracked: Collection[int], now: int, direction: int, video_length: int | None, rules: MemoryRules
+    prompted: Sequence[int],
+    tracked: Collection[int],
+    now: int,
+    direction: int,
+    video_length: int | None,
+    rules: MemoryRules,
+    mapped: Collection[int] | None = None,
 ) -> ReadingPlan:
     """Chooses memories for frame ``now``.
 
-    ``prompted`` is in the order in which the prompts came; ``video_length`` None means a stream without an end.
+    ``prompted`` is in the order in which the prompts came; ``mapped`` are the tracked frames whose map is still held (all,
+    if None); ``video_length`` None means a stream without an end.
     """
+    # Conditioning frames that are not selected serve as ordinary ones.
     selected, others = closest_conditioning_frames(now, prompted, rules.max_conditioning_frames)
-
-    def available(frame: int) -> bool:  # conditioning frames that were not selected serve as ordinary ones
-        return frame in tracked or frame in others
-
+    mapped = tracked if mapped is None else mapped
+    recent = recent_frames(now, direction, rules.stride)
     maps = [(frame, CONDITIONING) for frame in selected]
-    maps += [(frame, rank - 1) for frame, rank in recent_frames(now, direction, rules.stride) if available(frame)]
+    maps += [(frame, rank - 1) for frame, rank in recent if frame in mapped or frame in others]
 
     def age(frame: int) -> int:
         return (now - frame) * direction
@@ -143,7 +163,7 @@ def plan_reading(
         frame = now - direction * distance
         if frame < 0 or (video_length is not None and frame >= video_length):
             break
-        if available(frame):
+        if frame in tracked or frame in others:
             pointers.append((frame, distance))
     # A video of one frame has span 0; the reference divides by it and loses the object.
     return ReadingPlan(tuple(maps), tuple(pointers), max(horizon - 1, 1))

@@ -100,7 +100,8 @@ class Sam2(nn.Module):
         """Side of the low-resolution masks."""
         return self.config.image_size // 4
 
-    def _precision(self) -> AbstractContextManager:
+    def precision(self) -> AbstractContextManager:
+        """The autocast context in which the networks run; float32 needs none."""
         if self.compute_dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.compute_dtype)
@@ -109,14 +110,14 @@ class Sam2(nn.Module):
 
     def encode_frames(self, images_V3SS: Tensor) -> FrameFeatures:
         """Features of normalised pictures ``[V, 3, S, S]`` (see `image_encoder.normalise`)."""
-        with self._precision():
+        with self.precision():
             return self.image_encoder(images_V3SS, self.sam_mask_decoder.conv_s0, self.sam_mask_decoder.conv_s1)
 
     def attend_memory(self, features: FrameFeatures, lanes_N: Tensor, memory: MemoryBatch | None) -> Tensor:
         """The image embedding ``[N, D, h, h]`` as each row sees it; without memory, marked as such."""
         if memory is None:
             return features.stride16_VDHW[lanes_N] + self.no_mem_embed[0, 0, :, None, None]
-        with self._precision():
+        with self.precision():
             tokens, positions, num_pointer_tokens = self._memory_tokens(memory)
             side = self.config.feature_side
             frame_positions = sine_2d(self.config.hidden_dim, side, side, self.device)
@@ -134,7 +135,7 @@ class Sam2(nn.Module):
         mask_logits_NHW: Tensor | None = None,
         *,
         multimask: bool | None = None,
-        rules: DecodingRules = DecodingRules(),  # noqa: B008
+        rules: DecodingRules = DecodingRules(),
     ) -> MaskPrediction:
         """One mask per row, from what the row sees and its prompts (pixels of the S x S input), if any.
 
@@ -148,7 +149,7 @@ class Sam2(nn.Module):
             num_points = points_NP2.shape[1]
         if multimask is None:
             multimask = rules.multimask_points[0] <= num_points <= rules.multimask_points[1]
-        with self._precision():
+        with self.precision():
             encoder, decoder = self.sam_prompt_encoder, self.sam_mask_decoder
             dense = encoder.no_mask() if mask_logits_NHW is None else encoder.encode_masks(mask_logits_NHW)
             decoded = decoder.attend(
@@ -175,14 +176,14 @@ class Sam2(nn.Module):
         )
 
     def adopt_masks(
-        self, features: FrameFeatures, lanes_N: Tensor, masks_NSS: Tensor, rules: DecodingRules = DecodingRules()  # noqa: B008
+        self, features: FrameFeatures, lanes_N: Tensor, masks_NSS: Tensor, rules: DecodingRules = DecodingRules()
     ) -> MaskPrediction:
         """Takes mask prompts (0 or 1, ``[N, S, S]``) as the prediction itself; only the object pointer is computed.
 
         The pointer comes from the decoder looking at the raw embedding with the mask as its prompt.
         """
         masks = masks_NSS[:, None].float()
-        with self._precision():
+        with self.precision():
             mask_prompt = self.mask_downsample(masks)[:, 0].float()
         pointer = self.decode_masks(
             features.stride16_VDHW[lanes_N], features, lanes_N, mask_logits_NHW=mask_prompt, multimask=False, rules=rules
@@ -205,7 +206,7 @@ class Sam2(nn.Module):
         """
         high = resize_maps(logits_NHW[:, None], (self.config.image_size, self.config.image_size))
         masks = (high > 0).float() if binarise else high.sigmoid()
-        with self._precision():
+        with self.precision():
             projected = self.memory_encoder.project_frames(features.stride16_VDHW)[lanes_N]
             memory = self.memory_encoder(projected, masks * _MASK_SCALE + _MASK_BIAS)
         if self.no_obj_embed_spatial is not None:
@@ -222,7 +223,7 @@ class Sam2(nn.Module):
         place_TC = sine_2d(C, side, side, self.device).flatten(1).T
         map_positions = place_TC + self.maskmem_tpos_enc[memory.rows_NM].view(N, M, 1, C)
         tokens = [memory.maps_NMTC.view(N, M * T, C).float()]
-        positions = [map_positions.view(N, M * T, C)]
+        positions = [map_positions.reshape(N, M * T, C)]
         P, pieces = memory.pointers_NPD.shape[1], self.config.hidden_dim // C
         if P:
             tokens.append(memory.pointers_NPD.reshape(N, P * pieces, C))

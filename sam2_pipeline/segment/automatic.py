@@ -1,0 +1,278 @@
+"""Masks of everything on a picture, from a grid of points (SAM's automatic mask generation; SAM 2 paper, appendix D.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.masklets.rle import Rle, encode_columns
+from sam2_pipeline.model.layers import resize_maps
+from sam2_pipeline.model.mask_decoder import DecodedTokens
+from sam2_pipeline.model.sam2 import DecodingRules, Sam2
+from sam2_pipeline.segment.clean import fill_holes, remove_sprinkles
+from sam2_pipeline.segment.image import ImageEmbedding, ImagePrediction, ImageSegmenter, decode_prompts, draw_masks, prompt_points
+from sam2_pipeline.segment.nms import suppress
+
+_EDGE_TOLERANCE = 20.0  # pixels; masks cut off by a crop's edge are that close to it
+_REFINE_LOGIT_LIMIT = 32.0
+_ENLARGED_TOGETHER = 32  # masks; at 1080p each takes 8 MB on its way to a run-length code
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateOptions:
+    """How masks are generated. The grids default to those of the SAM 2 data engine, the thresholds to the reference's.
+
+    Attributes:
+        points_per_side: grid on the whole frame.
+        crop_grids: (crops per side, points per side) of further grids on overlapping crops.
+        point_grids: grids of points in 0..1, ``[P, 2]`` each, in place of the regular ones: whole frame, then per crop layer.
+        points_per_batch: prompts that go through the decoder together.
+        pred_iou_thresh, stability_score_thresh: masks below are dropped.
+        stability_score_offset, mask_threshold: stability compares the cuts at threshold +- offset.
+        box_nms_thresh, crop_nms_thresh: overlap at which boxes are duplicates, within and across crops.
+        crop_overlap_ratio: overlap of crops as a share of the shorter side.
+        min_mask_area: masks smaller than this many pixels are dropped.
+        max_mask_share: masks that cover more than this share of the frame are dropped.
+        min_mask_region_area: holes and sprinkles up to this many low-resolution pixels are mended.
+        refine: every mask is fed back once as a prompt ("m2m").
+        multimask: three masks per point.
+        max_objects: at most this many masks, the best by predicted IoU; None for all.
+    """
+
+    points_per_side: int = 32
+    crop_grids: tuple[tuple[int, int], ...] = ((2, 16), (4, 4))
+    point_grids: tuple[np.ndarray, ...] | None = None
+    points_per_batch: int = 64
+    pred_iou_thresh: float = 0.8
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = 1.0
+    mask_threshold: float = 0.0
+    box_nms_thresh: float = 0.7
+    crop_nms_thresh: float = 0.7
+    crop_overlap_ratio: float = 512 / 1500
+    min_mask_area: int = 0
+    max_mask_share: float = 0.95
+    min_mask_region_area: int = 0
+    refine: bool = False
+    multimask: bool = True
+    max_objects: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.points_per_side < 1 or self.points_per_batch < 1 or any(c < 1 or p < 1 for c, p in self.crop_grids):
+            raise ConfigError("points_per_side, points_per_batch and crop_grids must be at least 1")
+
+    def layers(self) -> list[tuple[int, np.ndarray]]:
+        """(crops per side, grid of points in 0..1) of each layer; the first is the whole frame."""
+        per_side = [1, *(crops for crops, _ in self.crop_grids)]
+        if self.point_grids is not None:
+            return list(zip(per_side, self.point_grids, strict=True))
+        return [(1, point_grid(self.points_per_side)), *((crops, point_grid(points)) for crops, points in self.crop_grids)]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """One automatic mask.
+
+    Attributes:
+        rle: the mask at the picture's size.
+        box_xyxy: pixel extremes, inclusive.
+        predicted_iou, stability_score: the two filters' values.
+        point_xy: the grid point it came from, pixels.
+        crop_xyxy: the crop in which it was found.
+    """
+
+    rle: Rle
+    box_xyxy: tuple[int, int, int, int]
+    predicted_iou: float
+    stability_score: float
+    point_xy: tuple[float, float]
+    crop_xyxy: tuple[int, int, int, int]
+
+
+def point_grid(points_per_side: int) -> np.ndarray:
+    """Cell centres ``[n * n, 2]`` of the unit square, x fastest."""
+    axis = (np.arange(points_per_side) + 0.5) / points_per_side
+    return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+
+
+def crop_boxes(height: int, width: int, per_side: int, overlap_ratio: float) -> list[tuple[int, int, int, int]]:
+    """Overlapping crops (x0, y0, x1, y1), column by column; the whole frame for one per side."""
+    if per_side == 1:
+        return [(0, 0, width, height)]
+    overlap = int(overlap_ratio * min(height, width) * 2 / per_side)
+
+    def spans(length: int) -> list[tuple[int, int]]:
+        side = int(np.ceil((overlap * (per_side - 1) + length) / per_side))
+        starts = [int((side - overlap) * i) for i in range(per_side)]
+        return [(start, min(start + side, length)) for start in starts]
+
+    return [(x0, y0, x1, y1) for x0, x1 in spans(width) for y0, y1 in spans(height)]
+
+
+@torch.inference_mode()
+def propose_masks(
+    model: Sam2, image: np.ndarray, options: GenerateOptions, decoding: DecodingRules | None = None
+) -> list[Proposal]:
+    """Masks of everything on a picture (uint8 ``[H, W, 3]``): in one crop by predicted IoU, across crops small crops first."""
+    segmenter = ImageSegmenter(model, decoding)
+    height, width = image.shape[:2]
+    found: list[Proposal] = []
+    num_crops = 0
+    for per_side, grid in options.layers():
+        for crop in crop_boxes(height, width, per_side, options.crop_overlap_ratio):
+            num_crops += 1
+            found += _propose_in_crop(segmenter, image, crop, grid, options)
+    if num_crops > 1 and found:
+        area = np.array([(p.crop_xyxy[2] - p.crop_xyxy[0]) * (p.crop_xyxy[3] - p.crop_xyxy[1]) for p in found])
+        keep = suppress(np.array([p.box_xyxy for p in found]), 1 / area, options.crop_nms_thresh)
+        found = [found[i] for i in keep]
+    limit = options.max_mask_share * height * width
+    found = [p for p in found if options.min_mask_area <= p.rle.area <= limit]
+    if options.max_objects is not None and len(found) > options.max_objects:
+        found = sorted(found, key=lambda p: -p.predicted_iou)[: options.max_objects]
+    return found
+
+
+def _propose_in_crop(
+    segmenter: ImageSegmenter, image: np.ndarray, crop: tuple[int, int, int, int], grid: np.ndarray, options: GenerateOptions
+) -> list[Proposal]:
+    x0, y0, x1, y1 = crop
+    embedding = segmenter.embed(image[y0:y1, x0:x1])
+    points = grid * (x1 - x0, y1 - y0)
+    size = (image.shape[0], image.shape[1])
+    found = [
+        proposal
+        for start in range(0, len(points), options.points_per_batch)
+        for proposal in _propose_at_points(
+            segmenter, embedding, points[start : start + options.points_per_batch], crop, size, options
+        )
+    ]
+    if not found:
+        return []
+    keep = suppress(
+        np.array([p.box_xyxy for p in found]), np.array([p.predicted_iou for p in found], np.float32), options.box_nms_thresh
+    )
+    return [found[i] for i in keep]
+
+
+def _propose_at_points(
+    segmenter: ImageSegmenter,
+    embedding: ImageEmbedding,
+    points: np.ndarray,
+    crop: tuple[int, int, int, int],
+    size: tuple[int, int],
+    options: GenerateOptions,
+) -> Iterator[Proposal]:
+    """Decodes one batch of points; scores are looked at before anything is drawn, and masks before anything is enlarged."""
+    points_NP2, labels_NP = prompt_points(segmenter.model, embedding, points[:, None], np.ones((len(points), 1)), None)
+    decoded = decode_prompts(segmenter.model, embedding, points_NP2, labels_NP, None)
+    index = np.arange(len(points))
+    if options.multimask and not options.refine and options.pred_iou_thresh > 0:
+        promising = (decoded.predicted_iou_NM[:, 1:] > options.pred_iou_thresh).any(dim=1)
+        decoded, index = _select_prompts(decoded, promising), index[promising.cpu().numpy()]
+        if not len(index):
+            return
+    prediction = draw_masks(segmenter.model, embedding, decoded, segmenter.decoding, options.multimask)
+    M = prediction.logits_NMHW.shape[1]
+    index = np.repeat(index, M)
+    logits, iou = prediction.logits_NMHW.flatten(0, 1), prediction.predicted_iou_NM.flatten()
+    if options.refine:
+        logits, iou = _refine(segmenter, embedding, points[index], logits, options)
+    if options.pred_iou_thresh > 0:
+        keep = iou > options.pred_iou_thresh
+        logits, iou, index = logits[keep], iou[keep], index[keep.cpu().numpy()]
+    for start in range(0, len(logits), _ENLARGED_TOGETHER):
+        chunk = slice(start, start + _ENLARGED_TOGETHER)
+        yield from _finish(logits[chunk], iou[chunk], points[index[chunk]], embedding, crop, size, options)
+
+
+def _select_prompts(decoded: DecodedTokens, keep: Tensor) -> DecodedTokens:
+    return DecodedTokens(
+        decoded.mask_tokens_NMD[keep], decoded.predicted_iou_NM[keep], decoded.object_score_N[keep], decoded.image_NDHW[keep]
+    )
+
+
+def _refine(
+    segmenter: ImageSegmenter, embedding: ImageEmbedding, points: np.ndarray, logits: Tensor, options: GenerateOptions
+) -> tuple[Tensor, Tensor]:
+    """Feeds every mask back with its point and asks for a single mask."""
+    refined: list[ImagePrediction] = []
+    for start in range(0, len(points), options.points_per_batch):
+        chunk = slice(start, start + options.points_per_batch)
+        clicks = points[chunk, None]
+        refined.append(
+            segmenter.predict(
+                embedding,
+                points=clicks,
+                labels=np.ones((len(clicks), 1)),
+                mask_logits=logits[chunk].clamp(-_REFINE_LOGIT_LIMIT, _REFINE_LOGIT_LIMIT),
+                multimask=False,
+            )
+        )
+    return torch.cat([p.logits_NMHW[:, 0] for p in refined]), torch.cat([p.predicted_iou_NM[:, 0] for p in refined])
+
+
+def _mend(logits_NHW: Tensor, options: GenerateOptions) -> Tensor:
+    """Small holes filled and sprinkles removed, both judged on the mask as it came."""
+    area, threshold = options.min_mask_region_area, options.mask_threshold
+    mended = fill_holes(logits_NHW, area, threshold, threshold + 10.0)
+    return remove_sprinkles(mended, logits_NHW > threshold, area, threshold - 10.0)
+
+
+def _finish(
+    logits: Tensor,
+    iou: Tensor,
+    points: np.ndarray,
+    embedding: ImageEmbedding,
+    crop: tuple[int, int, int, int],
+    size: tuple[int, int],
+    options: GenerateOptions,
+) -> Iterator[Proposal]:
+    """Enlarges to the crop, filters by stability and by the crop's edge, and encodes at the picture's size."""
+    x0, y0, x1, y1 = crop
+    height, width = size
+    large = resize_maps(_mend(logits, options)[:, None], (embedding.height, embedding.width))[:, 0]
+    threshold, offset = options.mask_threshold, options.stability_score_offset
+    strict = (large > threshold + offset).flatten(1).sum(1, dtype=torch.int32)
+    stable = strict / (large > threshold - offset).flatten(1).sum(1, dtype=torch.int32)
+    # An empty mask has stability 0 / 0: dropped by any threshold above 0, kept without one, as in the reference.
+    keep = stable >= options.stability_score_thresh
+    if options.stability_score_thresh <= 0:
+        keep = torch.ones_like(keep)
+    masks = large[keep] > threshold
+    boxes = mask_boxes(masks).cpu().numpy()
+    inside = ~_near_crop_edge(boxes, crop, size)
+    padded = torch.zeros(int(inside.sum()), width, height, dtype=torch.uint8)
+    padded[:, x0:x1, y0:y1] = masks[torch.from_numpy(inside).to(masks.device)].transpose(1, 2).cpu()
+    rles = encode_columns(padded.numpy())
+    scores, stabilities = iou[keep].cpu().numpy()[inside], stable[keep].cpu().numpy()[inside]
+    origin = np.array([x0, y0, x0, y0])
+    clicks = points[keep.cpu().numpy()][inside] + (x0, y0)
+    for rle, box, score, stability, click in zip(rles, boxes[inside] + origin, scores, stabilities, clicks, strict=True):
+        yield Proposal(rle, tuple(box.tolist()), float(score), float(stability), tuple(click.tolist()), crop)
+
+
+def mask_boxes(masks_NHW: Tensor) -> Tensor:
+    """Pixel extremes ``[N, 4]`` (x0, y0, x1, y1), inclusive; zeros for an empty mask."""
+    columns, rows = masks_NHW.any(dim=1), masks_NHW.any(dim=2)
+
+    def ends(line_NL: Tensor) -> tuple[Tensor, Tensor]:
+        number = line_NL.int()
+        return number.argmax(dim=1), line_NL.shape[1] - 1 - number.flip(1).argmax(dim=1)
+
+    (x0, x1), (y0, y1) = ends(columns), ends(rows)
+    return torch.stack((x0, y0, x1, y1), dim=1) * columns.any(dim=1, keepdim=True)
+
+
+def _near_crop_edge(boxes_N4: np.ndarray, crop: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
+    """Boxes that touch an edge of the crop which is not an edge of the picture: their masks are cut off."""
+    x0, y0, _, _ = crop
+    boxes = boxes_N4.astype(np.float32) + np.array([x0, y0, x0, y0], np.float32)
+    near_crop = np.abs(boxes - np.array(crop, np.float32)) <= _EDGE_TOLERANCE
+    near_image = np.abs(boxes - np.array([0, 0, size[1], size[0]], np.float32)) <= _EDGE_TOLERANCE
+    return np.any(near_crop & ~near_image, axis=1)

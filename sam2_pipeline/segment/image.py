@@ -1,0 +1,182 @@
+"""Segmenting one picture: prompts in, masks out (SAM's promptable task; reference: ``SAM2ImagePredictor``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.model.image_encoder import FrameFeatures, normalise
+from sam2_pipeline.model.layers import resize_maps
+from sam2_pipeline.model.mask_decoder import DecodedTokens
+from sam2_pipeline.model.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
+from sam2_pipeline.model.sam2 import DecodingRules, Sam2, settle
+from sam2_pipeline.segment.inputs import check_picture
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEmbedding:
+    """What the encoder says of one picture, ready for any number of prompts, and the picture's size."""
+
+    features: FrameFeatures
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePrediction:
+    """M masks for each of N prompts, in the decoder's order (not sorted).
+
+    Attributes:
+        logits_NMHW: float32 ``[N, M, S/4, S/4]``.
+        predicted_iou_NM: float32 ``[N, M]``.
+        object_score_N: presence logits ``[N]``; unlike in videos a low one does not empty the masks.
+        height, width: size of the picture.
+    """
+
+    logits_NMHW: Tensor
+    predicted_iou_NM: Tensor
+    object_score_N: Tensor
+    height: int
+    width: int
+
+    def image_logits(self) -> Tensor:
+        """Logits at the picture's size, ``[N, M, H, W]``."""
+        return resize_maps(self.logits_NMHW, (self.height, self.width))
+
+    def masks(self, threshold: float = 0.0) -> Tensor:
+        """Masks at the picture's size, bool ``[N, M, H, W]``."""
+        return self.image_logits() > threshold
+
+
+class ImageSegmenter:
+    """Segments pictures from points, boxes and masks.
+
+    >>> segmenter = ImageSegmenter(model)
+    >>> embedding = segmenter.embed(picture)                 # uint8 [H, W, 3] or PIL
+    >>> best = segmenter.predict(embedding, points=[[500, 375]], labels=[1]).masks()
+    """
+
+    def __init__(self, model: Sam2, decoding: DecodingRules | None = None):
+        self.model, self.decoding = model, decoding or DecodingRules()
+
+    @torch.inference_mode()
+    def embed(self, image: np.ndarray | Image.Image) -> ImageEmbedding:
+        """Encodes a picture, uint8 ``[H, W, 3]`` RGB or PIL. Raises ConfigError for anything else."""
+        return self.embed_batch([image])[0]
+
+    @torch.inference_mode()
+    def embed_batch(self, images: Sequence[np.ndarray | Image.Image]) -> list[ImageEmbedding]:
+        """Encodes several pictures, of any sizes, in one batch."""
+        pictures = [torch.from_numpy(np.ascontiguousarray(check_picture(image))) for image in images]
+        sizes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
+        return self.embed_tensors([picture.permute(2, 0, 1).to(self.model.device).float() / 255 for picture in pictures], sizes)
+
+    @torch.inference_mode()
+    def embed_tensors(self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[ImageEmbedding]:
+        """Encodes float pictures ``[3, H, W]`` in 0..1: resized with antialiasing, then normalised."""
+        side = self.model.config.image_size
+        batch = torch.cat([resize_maps(image[None], (side, side), antialias=True) for image in images])
+        features = self.model.encode_frames(normalise(batch))
+        return [ImageEmbedding(features.select(slice(i, i + 1)), h, w) for i, (h, w) in enumerate(sizes)]
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        embedding: ImageEmbedding,
+        *,
+        points: np.ndarray | Tensor | Sequence | None = None,
+        labels: np.ndarray | Tensor | Sequence | None = None,
+        boxes: np.ndarray | Tensor | Sequence | None = None,
+        mask_logits: np.ndarray | Tensor | None = None,
+        multimask: bool = True,
+    ) -> ImagePrediction:
+        """Masks for N prompts on one picture; coordinates are pixels of the picture.
+
+        Args:
+            points, labels: ``[P, 2]`` (x, y) and ``[P]`` (1 object, 0 background), or ``[N, P, 2]`` and ``[N, P]``.
+            boxes: ``[4]`` (x0, y0, x1, y1) or ``[N, 4]``; may accompany points.
+            mask_logits: an earlier result's ``[S/4, S/4]`` or ``[N, S/4, S/4]`` to refine.
+            multimask: three masks per prompt, for ambiguous ones such as a single click; else one.
+        """
+        points_NP2, labels_NP = prompt_points(self.model, embedding, points, labels, boxes)
+        masks_NHW = None
+        if mask_logits is not None:
+            masks_NHW = torch.as_tensor(mask_logits, dtype=torch.float32, device=self.model.device)
+            masks_NHW = masks_NHW.reshape(-1, *masks_NHW.shape[-2:])
+            side = self.model.mask_side
+            if masks_NHW.shape[-2:] != (side, side):
+                raise ConfigError(f"mask_logits is {tuple(masks_NHW.shape)}, expected [N, {side}, {side}]")
+        decoded = decode_prompts(self.model, embedding, points_NP2, labels_NP, masks_NHW)
+        return draw_masks(self.model, embedding, decoded, self.decoding, multimask)
+
+
+def prompt_points(
+    model: Sam2, embedding: ImageEmbedding, points: object, labels: object, boxes: object
+) -> tuple[Tensor | None, Tensor | None]:
+    """Points and boxes in pixels of the picture as ``[N, P, 2]`` and ``[N, P]`` in pixels of the network input."""
+    coordinates, kinds = [], []
+    device = model.device
+    if boxes is not None:
+        corners = torch.as_tensor(np.asarray(boxes), dtype=torch.float32, device=device).reshape(-1, 2, 2)
+        coordinates.append(corners)
+        kinds.append(torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]], device=device).expand(len(corners), -1))
+    if (points is None) != (labels is None):
+        raise ConfigError("points and labels go together; only one of them was given")
+    if points is not None:
+        clicks = torch.as_tensor(np.asarray(points), dtype=torch.float32, device=device)
+        clicks = clicks[None] if clicks.ndim == 2 else clicks
+        marks = torch.as_tensor(np.asarray(labels), device=device).long()
+        marks = marks[None] if marks.ndim == 1 else marks
+        if clicks.ndim != 3 or clicks.shape[-1] != 2 or clicks.shape[:2] != marks.shape:
+            raise ConfigError(f"points are {tuple(clicks.shape)} and labels {tuple(marks.shape)}, expected [N, P, 2] and [N, P]")
+        coordinates.append(clicks)
+        kinds.append(marks)
+    if not coordinates:
+        return None, None
+    if len({len(c) for c in coordinates}) > 1:
+        raise ConfigError(f"{len(coordinates[0])} boxes but points for {len(coordinates[1])} prompts")
+    points_NP2 = torch.cat(coordinates, dim=1)
+    if not torch.isfinite(points_NP2).all():
+        raise ConfigError("points or boxes hold NaN or infinity")
+    size = torch.tensor([embedding.width, embedding.height], dtype=torch.float32, device=device)
+    return points_NP2 / size * model.config.image_size, torch.cat(kinds, dim=1)
+
+
+def decode_prompts(
+    model: Sam2, embedding: ImageEmbedding, points_NP2: Tensor | None, labels_NP: Tensor | None, masks_NHW: Tensor | None
+) -> DecodedTokens:
+    """Runs the two-way transformer for N prompts on one picture: scores, but no masks yet."""
+    encoder = model.sam_prompt_encoder
+    with model.precision():
+        if points_NP2 is not None and labels_NP is not None:
+            tokens = encoder.encode_points(points_NP2, labels_NP)
+        else:
+            tokens = torch.zeros(1 if masks_NHW is None else len(masks_NHW), 0, model.config.hidden_dim, device=model.device)
+        dense = encoder.no_mask() if masks_NHW is None else encoder.encode_masks(masks_NHW)
+        seen = model.attend_memory(embedding.features, torch.zeros(1, dtype=torch.long, device=model.device), None)
+        return model.sam_mask_decoder.attend(seen + dense, encoder.image_positions(), tokens)
+
+
+def draw_masks(
+    model: Sam2, embedding: ImageEmbedding, decoded: DecodedTokens, rules: DecodingRules, multimask: bool
+) -> ImagePrediction:
+    """Draws the three ambiguous masks of every prompt, or the one that `DecodingRules` prefer."""
+    decoder, features = model.sam_mask_decoder, embedding.features
+    iou, N = decoded.predicted_iou_NM, len(decoded.predicted_iou_NM)
+    with model.precision():
+        upscaled = decoder.upscale(decoded.image_NDHW, features.stride8_VCHW, features.stride4_VCHW)
+        if multimask:
+            index = torch.arange(1, iou.shape[1], device=iou.device).expand(N, -1)
+            logits = decoder.draw(upscaled, decoded.mask_tokens_NMD, index)
+        else:
+            best = iou[:, 1:].argmax(dim=1, keepdim=True) + 1
+            pair = torch.cat((torch.zeros_like(best), best), dim=1)
+            chosen, stable = settle(decoder.draw(upscaled, decoded.mask_tokens_NMD, pair), rules)
+            logits, index = chosen[:, None], torch.where(stable[:, None], 0, best)
+    return ImagePrediction(logits, iou.gather(1, index), decoded.object_score_N, embedding.height, embedding.width)
