@@ -45,7 +45,9 @@ def list_videos(
         fs.invalidate_cache()  # a later run in the same process must see what has come since
         videos = _Input(fs, url, path).videos()
         first = next(videos, None)
-    except (VideoError, FileNotFoundError) as error:
+    except VideoError as error:
+        raise ConfigError(f"INPUT {error}") from error
+    except FileNotFoundError as error:
         raise ConfigError(f"INPUT {url}: there is no such file or folder") from error
     if first is None:
         wanted = " ".join(sorted(VIDEO_EXTENSIONS))
@@ -110,6 +112,8 @@ class _Input:
         fixed = pattern[: min(pattern.index(character) for character in "*?[" if character in pattern)]
         base = fixed[: fixed.rfind("/") + 1]
         found = self.fs.glob(pattern, detail=True)
+        for itself in (base, base.rstrip("/")):  # which "**" matches too
+            found.pop(itself, None)
         folders = tuple(f"{path.rstrip('/')}/" for path, info in found.items() if info["type"] == "directory")
         items = [
             _Item(path.rstrip("/").removeprefix(base), path.rstrip("/"), info["type"] == "directory", info.get("size"))
@@ -142,12 +146,12 @@ class _Input:
         url = self._uri(tar.path)
         try:
             with self.fs.open(tar.path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
-                members = {member.name.removeprefix("./"): member.size for member in archive if member.isfile()}
+                members = {member.name.removeprefix("./"): member for member in archive if member.isfile()}
         except tarfile.TarError as error:
             raise ConfigError(f"INPUT {url}: cannot be read as a tar: {error}") from error
         names = sorted(name for name in members if extension(name) in VIDEO_EXTENSIONS and not _base(name).startswith("."))
         for name, video_id in zip(names, _ids(names)):
-            yield VideoRef(prefix + video_id, f"tar://{name}::{url}", members[name])
+            yield VideoRef(prefix + video_id, f"tar://{members[name].name}::{url}", members[name].size)
 
 
 def _listed(entries: Sequence[video_list.Listed], url: str) -> list[VideoRef]:

@@ -42,8 +42,10 @@ def filesystem_of(url: str, storage_options: Mapping[str, Any] | None = None) ->
         return fsspec.url_to_fs(absolute(url), **options)
     except FileNotFoundError as error:
         raise VideoError(f"{url}: there is no such file") from error
-    except (ValueError, ImportError, OSError) as error:
-        raise StorageError(f"{url}: cannot be reached: {error}") from error
+    except (ValueError, ImportError) as error:  # a protocol that fsspec does not know, or for which a package is missing
+        raise VideoError(f"{url}: cannot be opened: {error}") from error
+    except OSError as error:
+        raise StorageError(f"{url}: cannot be reached: {type(error).__name__}: {error}") from error
 
 
 def is_folder(fs: fsspec.AbstractFileSystem, path: str) -> bool:
