@@ -10,9 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from sam2_pipeline import commands
+from sam2_pipeline import __version__, commands
 from sam2_pipeline.errors import CheckpointError, ConfigError, PipelineError
-from sam2_pipeline.version import package_version
 
 OK, FAILED, BAD_USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -57,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"sam2-pipeline {package_version()}")
+    parser.add_argument("--version", action="version", version=f"sam2-pipeline {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     _add_run(verbs)
     _add_plan(verbs)

@@ -87,7 +87,7 @@ class TrackingSettings(Settings):
     path: ClassVar[str] = "tracking"
     lanes: int = setting(1, low=1)
     row_batch: int = setting(16, low=1)
-    backward: bool = False
+    backward: bool = True
     fill_hole_area: int = setting(8, low=0)
     non_overlapping: bool = False
 

@@ -81,6 +81,9 @@ class FakeFactory:
     def describe(self) -> ModelFacts:
         return ModelFacts("fake", self.weights, "cpu")
 
+    def on(self, device: str) -> "FakeFactory":
+        return self
+
     def build(self, threads: int | None = None) -> tuple[FakeGenerator, ModelFacts]:
         return FakeGenerator(dict(self.events), self.folder, self.delay_s), self.describe()
 

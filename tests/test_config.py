@@ -85,7 +85,7 @@ def _hash(*overrides):
 
 def test_the_hash_covers_what_decides_the_results_only():
     assert _hash() == _hash("ray.workers=4", "model.device=cpu", "tracking.lanes=4", "max_videos=1", "output=elsewhere")
-    for decisive in ("generate.points_per_side=8", "tracking.backward=true", "annotate.fps=6", "limits.max_duration_s=9"):
+    for decisive in ("generate.points_per_side=8", "tracking.backward=false", "annotate.fps=6", "limits.max_duration_s=9"):
         assert _hash() != _hash(decisive)
     config = JobConfig()
     same = {"model": "m", "weights_sha256": "w", "prompts_sha256": None}

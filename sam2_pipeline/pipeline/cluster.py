@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import pickle
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class BoardNotifier:
     def __call__(self, video_id: str, done: int, total: int | None) -> None:
         self._unsaid += 1
         now = time.monotonic()
-        if now - self._told >= REPORT_EVERY_S:
+        if now - self._told >= REPORT_EVERY_S or done == total:
             self._board.note.remote(self._worker, video_id, done, total, self._unsaid)
             self._told, self._unsaid = now, 0
 
@@ -87,17 +88,18 @@ class Cluster:
         self._board: Any = None
 
     def __enter__(self) -> "Cluster":
+        # Ray's native part warns of Ray Data's own doings; both settings are only read when Ray starts in this process
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         import ray
 
-        logging.getLogger("ray").setLevel(logging.ERROR)
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
         try:
-            if self._address == "local":
-                ray.init(address="local", include_dashboard=False, num_cpus=os.cpu_count(), **quiet)
-            else:
-                ray.init(address=self._address, **quiet)
+            with _native_stderr_silenced():
+                if self._address == "local":
+                    ray.init(address="local", include_dashboard=False, num_cpus=os.cpu_count(), **quiet)
+                else:
+                    ray.init(address=self._address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise PipelineError(f"--ray {self._address}: cannot start or join Ray: {reason}") from error
@@ -150,6 +152,7 @@ class Cluster:
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         self._board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+        _hush("ray", "ray.data")
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         # both -1: one unit must not end the run; `run_job` compares what was planned with what was committed
@@ -172,6 +175,28 @@ class Cluster:
                     yield pickle.loads(payload)
         except ray.exceptions.RayError as error:
             raise PipelineError(f"Ray gave up: {_cause(error)}") from error
+
+
+def _hush(*loggers: str) -> None:
+    """Keep Ray's own progress lines off the terminal; its log files keep them."""
+    for name in loggers:
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+                handler.setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def _native_stderr_silenced() -> Iterator[None]:
+    """Drop what Ray's native part says while it starts; what matters, it raises."""
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def _cause(error: BaseException) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from sam2_pipeline import __version__
 from sam2_pipeline.config import JobConfig, is_remote
 from sam2_pipeline.errors import ConfigError, PipelineError, StorageError
 from sam2_pipeline.io.commits import list_commits, sweep_orphans
@@ -21,7 +22,6 @@ from sam2_pipeline.pipeline.prompts import load_prompts
 from sam2_pipeline.pipeline.runfile import check_content, check_output, read_run, write_run
 from sam2_pipeline.pipeline.summary import Summary, summarise, write_progress, write_summary
 from sam2_pipeline.pipeline.work import Failure, Job
-from sam2_pipeline.version import package_version
 
 Engine = Callable[[Sequence[Task]], Iterator[Outcome]]
 
@@ -79,7 +79,7 @@ def prepare(config: JobConfig, factory: GeneratorFactory | None, reporter: Repor
     facts = factory.describe()
     prompts_sha256 = prompts.sha256 if prompts else None
     config_hash = config.config_hash(model=facts.name, weights_sha256=facts.weights_sha256, prompts_sha256=prompts_sha256)
-    job = Job(config, config_hash, package_version(), facts)
+    job = Job(config, config_hash, __version__, facts)
     check_content(storage, run, job, prompts_sha256)
 
     if is_remote(config.output):
@@ -133,8 +133,10 @@ def _work(prepared: Prepared, reporter: Reporter) -> int:
         forgive_last_attempts(storage, (task.unit.unit_id for task in prepared.tasks))
         with Cluster(job.config) as cluster:
             pool = cluster.pool()
-            placed = dataclasses.replace(factory, device=pool.device) if isinstance(factory, ModelFactory) else factory
-            reporter.say("workers", f"{pool.workers} workers on {pool.device}, {pool.threads} CPU threads each")
+            placed = factory.on(pool.device)
+            reporter.say(
+                "workers", f"{_count(pool.workers, 'worker')} on {pool.device}, {_count(pool.threads, 'CPU thread')} each"
+            )
             with reporter.watching(tracker, lambda: tracker.look(*cluster.progress()), beat):
                 _run_passes(prepared, lambda tasks: cluster.run(tasks, placed, job, pool), tracker, reporter)
     snapshot = tracker.snapshot()
@@ -189,3 +191,7 @@ def _finish(prepared: Prepared, frames: int, wall_s: float) -> Summary:
 def _say_failed(reporter: Reporter, failure: Failure) -> None:
     message = f"failed: {failure.video_id}: {failure.error_type}: {failure.error_message}"
     reporter.say("video_failed", message, important=True, **dataclasses.asdict(failure))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -22,6 +22,10 @@ class GeneratorFactory(Protocol):
         """Name and weights of the model, found out without keeping it in this process."""
         ...
 
+    def on(self, device: str) -> "GeneratorFactory":
+        """The same for workers on this kind of device."""
+        ...
+
     def build(self, threads: int | None = None) -> tuple[Generator, ModelFacts]:
         """The generator, limited to ``threads`` CPU threads, and what it was made from."""
         ...
@@ -52,6 +56,9 @@ class ModelFactory:
             raise getattr(errors, answer["error"])(answer["message"])
         return ModelFacts(**answer)
 
+    def on(self, device: str) -> "ModelFactory":
+        return dataclasses.replace(self, device=device)
+
     def build(self, threads: int | None = None) -> tuple[Generator, ModelFacts]:
         import torch
 
@@ -61,13 +68,13 @@ class ModelFactory:
 
         if threads:
             torch.set_num_threads(threads)
-        settings = self.config.model
-        if self.device:
-            settings = dataclasses.replace(settings, device=self.device)
-        model, facts = _load(dataclasses.asdict(settings))
+        model, facts = _load(dataclasses.asdict(self.config.model) | {"device": self.device or self.config.model.device})
         generate = GenerateOptions(**dataclasses.asdict(self.config.generate))
-        tracking = TrackingOptions(**dataclasses.asdict(self.config.tracking))
-        return MaskletGenerator(model, generate, tracking), facts
+        settings = self.config.tracking
+        tracking = TrackingOptions(
+            fill_hole_area=settings.fill_hole_area, non_overlapping=settings.non_overlapping, row_batch=settings.row_batch
+        )
+        return MaskletGenerator(model, generate, tracking, backward=settings.backward), facts
 
 
 class KeptFactory:
@@ -78,6 +85,9 @@ class KeptFactory:
 
     def describe(self) -> ModelFacts:
         return self._built[1]
+
+    def on(self, device: str) -> "KeptFactory":
+        return self
 
     def build(self, threads: int | None = None) -> tuple[Generator, ModelFacts]:
         return self._built

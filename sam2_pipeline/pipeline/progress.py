@@ -47,7 +47,7 @@ class Tracker:
         self._total = done + len(sizes)
         self._done, self._failed, self._finished = done, failed, 0.0
         self._frames = 0
-        self._current: list[tuple[str, int, int | None]] = []
+        self._shares: dict[str, float] = {}  # of videos begun whose unit is not committed
         self._started = time.monotonic()
         self._first_frame: float | None = None
         self._lock = threading.Lock()
@@ -56,15 +56,23 @@ class Tracker:
         """One frame of a video is done, in this process."""
         with self._lock:
             self._frames += 1
-            self._current = [(video_id, done, total)]
-            self._first_frame = self._first_frame or time.monotonic()
+            self._begin([(video_id, done, total)])
 
     def look(self, frames: int, current: list[tuple[str, int, int | None]]) -> None:
         """What the workers of a cluster have done so far."""
         with self._lock:
-            self._frames, self._current = max(frames, self._frames), current
-            if frames and self._first_frame is None:
-                self._first_frame = time.monotonic()
+            self._frames = max(frames, self._frames)
+            self._begin(current)
+
+    def _begin(self, current: "Sequence[tuple[str, int, int | None]]") -> None:
+        """Videos that workers are at; those that they were at before are done, but for the commit of their unit."""
+        if current and self._first_frame is None:
+            self._first_frame = time.monotonic()
+        for video_id in self._shares:
+            self._shares[video_id] = 1.0
+        for video_id, done, total in current:
+            if video_id in self._weights:
+                self._shares[video_id] = min(done / total, 1.0) if total else 0.0
 
     def add(self, outcome: "Outcome") -> None:
         """A unit came back; only committed ones count as done."""
@@ -74,16 +82,14 @@ class Tracker:
                 self._done += len(videos)
                 self._failed += len(outcome.failures)
                 self._finished += sum(self._weights.pop(video_id) for video_id in videos)
+                for video_id in videos:
+                    self._shares.pop(video_id, None)
 
     def snapshot(self) -> Snapshot:
         with self._lock:
             now = time.monotonic()
             working = now - self._first_frame if self._first_frame else 0.0
-            partly = sum(
-                self._weights[video_id] * min(done / total, 1.0)
-                for video_id, done, total in self._current
-                if total and video_id in self._weights
-            )
+            partly = sum(self._weights[video_id] * share for video_id, share in self._shares.items())
             share = (self._finished + partly) / self._all if self._all else 1.0
             eta = working * (1 - share) / share if share > 0 and working > 1 else None
             if self._done >= self._total:
@@ -155,6 +161,8 @@ class Watch:
     def __exit__(self, *exception: object) -> None:
         self._stop.set()
         self._thread.join(timeout=15)
+        if exception[0] is None:
+            self._refresh()
         self._reporter._show(self._tracker.snapshot(), due=True)
         self._reporter._close_bar()
 

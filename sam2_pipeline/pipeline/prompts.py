@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from sam2_pipeline.config import JobConfig
+from sam2_pipeline.config import JobConfig, is_remote
 from sam2_pipeline.errors import ConfigError, VideoError
 from sam2_pipeline.io.decode import open_video
+from sam2_pipeline.io.probe import probe_video
 from sam2_pipeline.io.prompts_table import PromptRow, check_prompts, read_prompts
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.work import VideoInfo, VideoRef
@@ -83,15 +84,13 @@ def _problems(rows: Sequence[PromptRow], videos: Sequence[VideoRef], config: Job
 
 
 def probe(video: VideoRef, config: JobConfig) -> VideoInfo | None:
-    """What the container says of a video; None if it cannot be opened."""
+    """Size and length of a video, of a remote one from its header alone; None if it cannot be opened."""
+    options = config.storage_options_for(video.uri)
     limits = config.limits
     try:
-        with open_video(
-            video.uri,
-            storage_options=config.storage_options_for(video.uri),
-            max_pixels=limits.max_pixels,
-            max_duration_s=limits.max_duration_s,
-        ) as source:
+        if is_remote(video.uri):
+            return probe_video(video.uri, storage_options=options)
+        with open_video(video.uri, max_pixels=limits.max_pixels, max_duration_s=limits.max_duration_s) as source:
             return source.info
     except VideoError:
         return None
