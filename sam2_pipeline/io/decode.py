@@ -35,6 +35,7 @@ def open_video(
     max_pixels: int = MAX_PIXELS,
     max_duration_s: float = MAX_DURATION_S,
     frame_rate: float = DEFAULT_FRAME_RATE,
+    exif_orientation: bool = True,
     threads: int | None = None,
 ) -> Video:
     """Open a video file, a folder of pictures, or one picture; a local path or any fsspec URL.
@@ -46,6 +47,7 @@ def open_video(
         storage_options: for fsspec.
         max_pixels, max_duration_s: refuse what is larger or longer (a header can claim anything).
         frame_rate: frames per second of what has no clock of its own: pictures, a video of one frame.
+        exif_orientation: whether pictures are turned as their EXIF data say (SAM 2's own loader ignores it).
         threads: decoder and scaler threads; None: as many as there are processors, at most four.
 
     Raises:
@@ -56,7 +58,13 @@ def open_video(
     if threads is not None and threads < 1:
         raise ConfigError(f"threads is {threads}, expected 1 or more")
     if is_image_source(name, storage_options):
-        return ImageSequence(name, storage_options=storage_options, max_pixels=max_pixels, frame_rate=frame_rate)
+        return ImageSequence(
+            name,
+            storage_options=storage_options,
+            max_pixels=max_pixels,
+            frame_rate=frame_rate,
+            exif_orientation=exif_orientation,
+        )
     local = name if is_local(name) else fetch(name, storage_options)
     try:
         video = VideoFile(local, name, max_pixels, max_duration_s, frame_rate, threads or default_threads())

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sam2_pipeline.errors import ConfigError, VideoError
 from sam2_pipeline.io.decode import open_video
-from sam2_pipeline.io.images import ImageSequence, frame_order
+from sam2_pipeline.io.images import frame_order
 
 SHAPES = videos.moving_shapes(12)
 
@@ -89,7 +89,7 @@ def test_exif_orientation(tmp_path):
     with open_video(path) as video:
         assert (video.height, video.width) == (64, 48)
         assert np.array_equal(video[0].image, np.rot90(videos.corners(), -1))
-    with ImageSequence(str(path), max_pixels=10**6, exif_orientation=False) as video:
+    with open_video(path, exif_orientation=False) as video:
         assert np.array_equal(video[0].image, videos.corners())
 
 
