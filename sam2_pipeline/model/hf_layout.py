@@ -97,7 +97,7 @@ def to_meta_layout(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor
         )
     renamed: dict[str, Tensor] = {}
     for key, tensor in state.items():
-        if key == _POINTS:
+        if key == _POINTS and tensor.ndim == 2:
             renamed |= {f"sam_prompt_encoder.point_embeddings.{i}.weight": row[None] for i, row in enumerate(tensor)}
             continue
         name = meta_key(key)

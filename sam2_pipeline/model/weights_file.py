@@ -64,7 +64,8 @@ def read_weights(url: str | Path) -> dict[str, Tensor]:
 
 def _read_bytes(source: str) -> bytes:
     try:
-        with fsspec.open(source, "rb", expand=True) as file:
+        filesystem, path = fsspec.url_to_fs(source)
+        with filesystem.open(path, "rb") as file:
             return file.read()
     except FileNotFoundError:
         raise CheckpointError(f"no checkpoint at {source}") from None
