@@ -60,14 +60,16 @@ class SAM2ImagePredictor:
         return ImageSegmenter(self.model.model, self.model.options.decoding)
 
     def reset_predictor(self) -> None:
-        """Forgets the picture."""
+        """Forgets the pictures."""
         self._embeddings: list[ImageEmbedding] = []
+        self._is_batch = False
 
     def set_image(self, image: np.ndarray | Image.Image) -> None:
         """Encodes an RGB picture: an HWC array (uint8 0..255, or float as it is) or PIL."""
         if not isinstance(image, np.ndarray | Image.Image):
             raise NotImplementedError(f"image is a {type(image).__name__}, expected a NumPy array or a PIL picture")
         self.set_image_batch([np.asarray(image)])
+        self._is_batch = False
 
     def set_image_batch(self, image_list: Sequence[np.ndarray]) -> None:
         """Encodes several pictures together, for `predict_batch`."""
@@ -77,6 +79,7 @@ class SAM2ImagePredictor:
         tensors = [torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).to(self.device) for image in image_list]
         scaled = [t.float() / 255 if t.dtype == torch.uint8 else t.float() for t in tensors]
         self._embeddings = self._segmenter.embed_tensors(scaled, [(t.shape[1], t.shape[2]) for t in tensors])
+        self._is_batch = True
 
     def predict(
         self,
@@ -124,8 +127,7 @@ class SAM2ImagePredictor:
         normalize_coords: bool = True,
     ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
         """`predict` for every picture of `set_image_batch`; three lists, one entry per picture."""
-        if not self._embeddings:
-            raise RuntimeError("no images have been set; call set_image_batch first")
+        assert self._is_batch, "predict_batch needs several pictures: call set_image_batch first"
 
         def entry(batch: Sequence[np.ndarray] | None, index: int) -> np.ndarray | None:
             return None if batch is None else batch[index]
@@ -146,12 +148,12 @@ class SAM2ImagePredictor:
         return [r[0] for r in results], [r[1] for r in results], [r[2] for r in results]
 
     def get_image_embedding(self) -> Tensor:
-        """The picture's embedding ``[1, 256, S/16, S/16]``."""
+        """The pictures' embeddings ``[V, 256, S/16, S/16]``; V is 1 after `set_image`."""
         if not self._embeddings:
             raise RuntimeError("no image has been set; call set_image first")
         lanes = torch.zeros(1, dtype=torch.long, device=self.device)
         with torch.inference_mode():
-            return self.model.attend_memory(self._embeddings[-1].features, lanes, None)
+            return torch.cat([self.model.attend_memory(e.features, lanes, None) for e in self._embeddings])
 
     def _postprocess(self, prediction: ImagePrediction) -> tuple[Tensor, Tensor]:
         """(logits at the picture's size, low-resolution logits within +-32)."""

@@ -67,15 +67,17 @@ class ImageSegmenter:
 
     @torch.inference_mode()
     def embed(self, image: np.ndarray | Image.Image) -> ImageEmbedding:
-        """Encodes a picture, uint8 ``[H, W, 3]`` RGB or PIL. Raises ConfigError for anything else."""
+        """Encodes a picture: RGB ``[H, W, 3]``, uint8 or float in 0..1, or PIL. Raises ConfigError for anything else."""
         return self.embed_batch([image])[0]
 
     @torch.inference_mode()
     def embed_batch(self, images: Sequence[np.ndarray | Image.Image]) -> list[ImageEmbedding]:
         """Encodes several pictures, of any sizes, in one batch."""
-        pictures = [torch.from_numpy(np.ascontiguousarray(check_picture(image))) for image in images]
-        sizes = [(picture.shape[0], picture.shape[1]) for picture in pictures]
-        return self.embed_tensors([picture.permute(2, 0, 1).to(self.model.device).float() / 255 for picture in pictures], sizes)
+        tensors = []
+        for image in images:
+            picture = torch.from_numpy(np.ascontiguousarray(check_picture(image, floats=True))).to(self.model.device)
+            tensors.append((picture.float() / 255 if picture.dtype == torch.uint8 else picture.float()).permute(2, 0, 1))
+        return self.embed_tensors(tensors, [(tensor.shape[1], tensor.shape[2]) for tensor in tensors])
 
     @torch.inference_mode()
     def embed_tensors(self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[ImageEmbedding]:

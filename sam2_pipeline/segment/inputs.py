@@ -48,7 +48,7 @@ class DecodedFrames:
     def images(self, start: int, stop: int | None = None, *, reverse: bool = False) -> Iterator[NetworkFrame]:
         size = (self.image_size, self.image_size)
         for frame in self.source.frames(start, stop, reverse=reverse, size=size):
-            pixels = torch.from_numpy(np.ascontiguousarray(frame.image)).to(self.device)
+            pixels = torch.tensor(frame.image).to(self.device)
             yield NetworkFrame(frame.index, frame.timestamp_s, normalise(pixels.permute(2, 0, 1)))
 
 
@@ -87,17 +87,22 @@ class ArrayFrames:
             yield Frame(index, index / self.fps, image)
 
 
-def check_picture(image: np.ndarray | Image.Image) -> np.ndarray:
-    """uint8 ``[H, W, 3]`` RGB of an array or a PIL picture.
+def check_picture(image: np.ndarray | Image.Image, *, floats: bool = False) -> np.ndarray:
+    """RGB ``[H, W, 3]`` of an array or a PIL picture, uint8, or with ``floats`` also floating point.
 
     Raises:
-        ConfigError: another shape or dtype; the message states what came.
+        ConfigError: another shape or dtype, or NaN; the message states what came.
     """
     if isinstance(image, Image.Image):
         image = np.asarray(image.convert("RGB"))
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
-        found = f"shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        found = f"shape {image.shape}" if isinstance(image, np.ndarray) else f"type {type(image).__name__}"
         raise ConfigError(f"picture has {found}, expected an RGB array [height, width, 3]")
+    if floats and np.issubdtype(image.dtype, np.floating):
+        if not np.isfinite(image).all():
+            raise ConfigError("picture holds NaN or infinity, expected numbers in 0..1")
+        return image
     if image.dtype != np.uint8:
-        raise ConfigError(f"picture has dtype {image.dtype}, expected uint8 (0..255)")
+        expected = "uint8 (0..255)" + (" or floating point (0..1)" if floats else "")
+        raise ConfigError(f"picture has dtype {image.dtype}, expected {expected}")
     return image
