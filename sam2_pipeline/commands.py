@@ -40,9 +40,11 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def status(options: argparse.Namespace) -> int:
+    from sam2_pipeline.pipeline.runfile import require_run
     from sam2_pipeline.pipeline.summary import read_status
 
     storage, storage_options = _storage(options)
+    require_run(storage)
     found = read_status(storage, storage_options)
     if options.json:
         print(json.dumps(asdict(found)))
@@ -57,7 +59,6 @@ def status(options: argparse.Namespace) -> int:
 
 
 def retry(options: argparse.Namespace) -> int:
-    from sam2_pipeline.pipeline.retry import forget_failures
     from sam2_pipeline.pipeline.runfile import config_of, require_run
 
     storage, _ = _storage(options)
@@ -70,9 +71,7 @@ def retry(options: argparse.Namespace) -> int:
         "ray.workers": options.workers,
     }
     config = config_of(require_run(storage), given, _storage_options(options))
-    forgotten = forget_failures(storage)
-    reporter(options).say("retry", f"{len(forgotten)} failed videos are taken up again", videos=len(forgotten))
-    return _run(config, options)
+    return _run(config, options, retry_failed=True)
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -144,10 +143,10 @@ def format_bytes(size: float) -> str:
     return f"{size:.1f} PB"
 
 
-def _run(config: JobConfig, options: argparse.Namespace) -> int:
+def _run(config: JobConfig, options: argparse.Namespace, *, retry_failed: bool = False) -> int:
     from sam2_pipeline.pipeline.driver import run_job
 
-    summary = run_job(config, reporter=reporter(options))
+    summary = run_job(config, reporter=reporter(options), retry_failed=retry_failed)
     if options.json_logs:
         reporter(options).say("end", "the run has ended", **asdict(summary))
         return summary.exit_code

@@ -9,7 +9,9 @@ import logging
 import math
 import os
 import pickle
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -95,7 +97,7 @@ class Cluster:
 
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
         try:
-            with _native_stderr_silenced():
+            with _native_stderr_silenced(), _own_sigterm():
                 if self._address == "local":
                     ray.init(address="local", include_dashboard=False, num_cpus=os.cpu_count(), **quiet)
                 else:
@@ -183,6 +185,17 @@ def _hush(*loggers: str) -> None:
         for handler in logging.getLogger(name).handlers:
             if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
                 handler.setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray puts a handler of its own in place, which ends the process at once: keep the caller's."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from sam2_pipeline.pipeline.cluster import Cluster
 from sam2_pipeline.pipeline.factory import GeneratorFactory, KeptFactory, ModelFactory
 from sam2_pipeline.pipeline.progress import Reporter, Snapshot, Tracker
 from sam2_pipeline.pipeline.prompts import load_prompts
+from sam2_pipeline.pipeline.retry import forget_failures
 from sam2_pipeline.pipeline.runfile import check_content, check_output, read_run, write_run
 from sam2_pipeline.pipeline.summary import Summary, summarise, write_progress, write_summary
 from sam2_pipeline.pipeline.work import Failure, Job
@@ -42,11 +43,17 @@ class Prepared:
     failed: int
 
 
-def run_job(config: JobConfig, *, factory: GeneratorFactory | None = None, reporter: Reporter | None = None) -> Summary:
+def run_job(
+    config: JobConfig,
+    *,
+    factory: GeneratorFactory | None = None,
+    reporter: Reporter | None = None,
+    retry_failed: bool = False,
+) -> Summary:
     """Masklets for every video under ``config.input``, into tables under ``config.output``.
 
     Committed work is not done again. Nothing is written before every check has passed. ``factory`` makes the workers'
-    generators (default: the model that the configuration names).
+    generators (default: the model that the configuration names); ``retry_failed`` takes failed videos up again.
 
     Raises:
         ConfigError, CheckpointError: something is wrong with what was asked; nothing was written.
@@ -54,14 +61,14 @@ def run_job(config: JobConfig, *, factory: GeneratorFactory | None = None, repor
     """
     reporter = reporter or Reporter()
     started = time.monotonic()
-    prepared = prepare(config, factory, reporter)
+    prepared = prepare(config, factory, reporter, retry_failed)
     frames = 0
     if prepared.tasks:
         frames = _work(prepared, reporter)
     return _finish(prepared, frames, time.monotonic() - started)
 
 
-def prepare(config: JobConfig, factory: GeneratorFactory | None, reporter: Reporter) -> Prepared:
+def prepare(config: JobConfig, factory: GeneratorFactory | None, reporter: Reporter, retry_failed: bool = False) -> Prepared:
     """Check everything that can be checked before work starts, then freeze the plan and record the run."""
     config = config.anchored()
     in_process = config.ray.address == "off"
@@ -85,6 +92,9 @@ def prepare(config: JobConfig, factory: GeneratorFactory | None, reporter: Repor
     if is_remote(config.output):
         storage.check_exclusive()
     write_run(storage, job, prompts_sha256)
+    if retry_failed:
+        undone = forget_failures(storage)
+        reporter.say("retry", f"{_count(len(undone), 'failed video')} to be taken up again", videos=len(undone))
     commits = list_commits(storage)
     committed = {video_id for commit in commits for video_id in commit.video_ids}
     plan = plan_work(videos, planned=read_manifest(storage), done=committed, videos_per_unit=config.units.videos_per_unit)

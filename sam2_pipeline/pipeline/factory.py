@@ -60,6 +60,7 @@ class ModelFactory:
         return dataclasses.replace(self, device=device)
 
     def build(self, threads: int | None = None) -> tuple[Generator, ModelFacts]:
+        model, facts = _load(dataclasses.asdict(self.config.model) | {"device": self.device or self.config.model.device})
         import torch
 
         from sam2_pipeline.segment.automatic import GenerateOptions
@@ -68,7 +69,6 @@ class ModelFactory:
 
         if threads:
             torch.set_num_threads(threads)
-        model, facts = _load(dataclasses.asdict(self.config.model) | {"device": self.device or self.config.model.device})
         generate = GenerateOptions(**dataclasses.asdict(self.config.generate))
         settings = self.config.tracking
         tracking = TrackingOptions(
@@ -94,6 +94,9 @@ class KeptFactory:
 
 
 def _load(settings: dict) -> tuple:
+    # Threads of torch that wait for each other spin; beside a decoder, or on a shared machine, that made runs four times
+    # slower. Read when torch is imported, which in a worker is here.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     import torch
 
     from sam2_pipeline import load_model

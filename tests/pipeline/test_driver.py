@@ -41,6 +41,15 @@ def _run(inputs, output, /, *overrides, factory=None, **options):
     )
 
 
+def test_a_retry_that_is_refused_forgets_nothing(inputs, output):
+    (inputs / "b.mp4").write_bytes(b"no video")
+    _run(inputs, output)
+    config = JobConfig.load(options={"input": str(inputs), "output": output.url, "ray.address": "off"})
+    with pytest.raises(ConfigError, match="weights"):
+        run_job(config, factory=FakeFactory(weights="1" * 64), reporter=Reporter("quiet"), retry_failed=True)
+    assert read_status(output, {}).failed == 1
+
+
 def _tables(output) -> dict[str, pd.DataFrame]:
     return {table: pd.read_parquet(f"{output.url}/{table}") for table in ("videos", "masklets", "masks")}
 
