@@ -82,7 +82,8 @@ class GenerateSettings(Settings):
 
 @dataclass(frozen=True)
 class TrackingSettings(Settings):
-    """How objects are followed. ``lanes`` (videos in flight) and ``row_batch`` (objects per batch) change speed only."""
+    """How objects are followed. ``lanes`` (videos that a worker has in flight, each decoded and tracked by a thread of its own)
+    and ``row_batch`` (objects per batch) change speed and memory only. ``backward``: late objects are tracked back too."""
 
     path: ClassVar[str] = "tracking"
     lanes: int = setting(1, low=1)
@@ -169,6 +170,11 @@ class JobConfig(Settings):
                 "storage_options may hold credentials and are not a setting; use --storage-option or the environment"
             )
         return dataclasses.replace(build(cls, values), storage_options=dict(storage_options or {}))
+
+    @property
+    def videos_per_unit(self) -> int | None:
+        """As set; else one lane's worth of videos is too little where there are several."""
+        return self.units.videos_per_unit or (self.tracking.lanes if self.tracking.lanes > 1 else None)
 
     def anchored(self) -> "JobConfig":
         """The same with local paths made absolute, so that they mean the same in another process."""

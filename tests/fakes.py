@@ -13,7 +13,7 @@ from sam2_pipeline.masklets.frames import FrameSource
 from sam2_pipeline.masklets.masklet import FrameMasks, MaskletFrame, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import encode
-from sam2_pipeline.pipeline.work import ModelFacts
+from sam2_pipeline.pipeline.job import ModelFacts
 
 
 class FakeStream:

@@ -11,7 +11,9 @@ from sam2_pipeline.io.storage import Storage
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.work import WorkUnit
 from sam2_pipeline.pipeline.factory import GeneratorFactory
-from sam2_pipeline.pipeline.work import Failure, Job, Notify, process_work_unit
+from sam2_pipeline.pipeline.job import Job
+from sam2_pipeline.pipeline.video import Failure, Notify
+from sam2_pipeline.pipeline.work import process_work_unit
 
 # trying again does not help: full, read-only, forbidden
 HOPELESS_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}

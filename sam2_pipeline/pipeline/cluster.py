@@ -21,7 +21,7 @@ from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import ConfigError, PipelineError
 from sam2_pipeline.pipeline.actor import Outcome, Task, UnitWorker
 from sam2_pipeline.pipeline.factory import GeneratorFactory
-from sam2_pipeline.pipeline.work import Job
+from sam2_pipeline.pipeline.job import Job
 
 REPORT_EVERY_S = 1.0
 
@@ -54,20 +54,20 @@ class Board:
 
 
 class BoardNotifier:
-    """Tells the board about frames, at most once a second."""
+    """Tells the board about frames, each lane (a thread) at most once a second."""
 
     def __init__(self, board: Any) -> None:
         self._board = board
         self._worker = f"{os.uname().nodename}:{os.getpid()}"
-        self._told = 0.0
-        self._unsaid = 0
+        self._lane = threading.local()
 
     def __call__(self, video_id: str, done: int, total: int | None) -> None:
-        self._unsaid += 1
-        now = time.monotonic()
-        if now - self._told >= REPORT_EVERY_S or done == total:
-            self._board.note.remote(self._worker, video_id, done, total, self._unsaid)
-            self._told, self._unsaid = now, 0
+        lane, now = self._lane, time.monotonic()
+        lane.unsaid = getattr(lane, "unsaid", 0) + 1
+        if now - getattr(lane, "told", 0.0) >= REPORT_EVERY_S or done == total:
+            name = f"{self._worker}:{threading.current_thread().name}"
+            self._board.note.remote(name, video_id, done, total, lane.unsaid)
+            lane.told, lane.unsaid = now, 0
 
 
 class RayUnitWorker:

@@ -17,12 +17,13 @@ from sam2_pipeline.pipeline.actor import Outcome, Task, UnitWorker
 from sam2_pipeline.pipeline.attempts import forget_attempts, forgive_last_attempts
 from sam2_pipeline.pipeline.cluster import Cluster
 from sam2_pipeline.pipeline.factory import GeneratorFactory, KeptFactory, ModelFactory
+from sam2_pipeline.pipeline.job import Job
 from sam2_pipeline.pipeline.progress import Reporter, Snapshot, Tracker
 from sam2_pipeline.pipeline.prompts import load_prompts
 from sam2_pipeline.pipeline.retry import forget_failures
 from sam2_pipeline.pipeline.runfile import check_content, check_output, read_run, write_run
 from sam2_pipeline.pipeline.summary import Summary, summarise, write_progress, write_summary
-from sam2_pipeline.pipeline.work import Failure, Job
+from sam2_pipeline.pipeline.video import Failure
 
 Engine = Callable[[Sequence[Task]], Iterator[Outcome]]
 
@@ -97,7 +98,7 @@ def prepare(config: JobConfig, factory: GeneratorFactory | None, reporter: Repor
         reporter.say("retry", f"{_count(len(undone), 'failed video')} to be taken up again", videos=len(undone))
     commits = list_commits(storage)
     committed = {video_id for commit in commits for video_id in commit.video_ids}
-    plan = plan_work(videos, planned=read_manifest(storage), done=committed, videos_per_unit=config.units.videos_per_unit)
+    plan = plan_work(videos, planned=read_manifest(storage), done=committed, videos_per_unit=config.videos_per_unit)
     write_manifest(storage, plan.added)
     by_video = prompts.by_video if prompts else None
     tasks = [

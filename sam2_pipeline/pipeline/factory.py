@@ -12,7 +12,8 @@ import sam2_pipeline.errors as errors
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import CheckpointError, PipelineError
 from sam2_pipeline.model.config import find_config
-from sam2_pipeline.pipeline.work import Generator, ModelFacts
+from sam2_pipeline.pipeline.job import ModelFacts
+from sam2_pipeline.pipeline.video import Generator
 
 
 class GeneratorFactory(Protocol):

@@ -32,6 +32,8 @@ class Snapshot:
     def line(self) -> str:
         percent = 100 * self.done / self.total if self.total else 100.0
         text = f"{self.done}/{self.total} videos ({percent:.0f}%), {self.failed} failed, {self.frames} frames"
+        if not self.frames and self.done < self.total:
+            return f"{text}, starting for {format_duration(self.elapsed_s)}"
         return f"{text}, {self.frames_per_s:.1f} frames/s, {format_eta(self.eta_s)}"
 
 
@@ -47,6 +49,7 @@ class Tracker:
         self._total = done + len(sizes)
         self._done, self._failed, self._finished = done, failed, 0.0
         self._frames = 0
+        self._lanes: dict[str, tuple[str, int, int | None]] = {}  # of this process, by name of the thread
         self._shares: dict[str, float] = {}  # of videos begun whose unit is not committed
         self._started = time.monotonic()
         self._first_frame: float | None = None
@@ -56,7 +59,8 @@ class Tracker:
         """One frame of a video is done, in this process."""
         with self._lock:
             self._frames += 1
-            self._begin([(video_id, done, total)])
+            self._lanes[threading.current_thread().name] = (video_id, done, total)
+            self._begin(list(self._lanes.values()))
 
     def look(self, frames: int, current: list[tuple[str, int, int | None]]) -> None:
         """What the workers of a cluster have done so far."""

@@ -10,7 +10,7 @@ from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import ConfigError, StorageError
 from sam2_pipeline.io.storage import Storage
 from sam2_pipeline.masklets.schema import SCHEMA_VERSION, TABLES
-from sam2_pipeline.pipeline.work import Job
+from sam2_pipeline.pipeline.job import Job
 
 RUN_FILE = "_run/run.json"
 PACKAGES = ("torch", "ray", "pyarrow", "av", "numpy", "pycocotools", "fsspec")

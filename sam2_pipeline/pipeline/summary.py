@@ -13,7 +13,7 @@ from sam2_pipeline.io.dataset import MaskletDataset
 from sam2_pipeline.io.manifest import read_manifest
 from sam2_pipeline.io.storage import Storage
 from sam2_pipeline.pipeline.progress import Snapshot
-from sam2_pipeline.pipeline.work import Failure
+from sam2_pipeline.pipeline.video import Failure
 
 SUMMARY_FILE = "_run/summary.json"
 PROGRESS_FILE = "_run/progress.json"

@@ -1,6 +1,8 @@
 """One unit of work: what is committed, what a bad video costs, what is the machine's fault."""
 
 import json
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -17,7 +19,9 @@ from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.work import VideoRef
 from sam2_pipeline.pipeline.actor import Task, UnitWorker
 from sam2_pipeline.pipeline.attempts import begin_attempt
-from sam2_pipeline.pipeline.work import Job, process_work_unit
+from sam2_pipeline.pipeline.job import Job
+from sam2_pipeline.pipeline.video import Cancelled, VideoWorker
+from sam2_pipeline.pipeline.work import in_lanes, process_work_unit
 
 
 @pytest.fixture
@@ -45,6 +49,48 @@ def _generator(tmp_path=None, **events: str) -> FakeGenerator:
 
 def _rows(storage: Storage) -> dict[str, dict]:
     return {row["video_id"]: row for row in MaskletDataset(storage.url).videos().to_pylist()}
+
+
+def _die(attempt, video_id: str) -> None:
+    """Leave the marker of an attempt that ended without a word."""
+    with attempt.working_on(video_id):
+        pass
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 5])
+def test_lanes_change_nothing_but_speed(storage, unit, lanes):
+    process_work_unit(unit, _generator(), _job(storage, f"tracking.lanes={lanes}"), storage)
+    assert [row["status"] for row in _rows(storage).values()] == ["ok", "failed", "ok"]
+    assert verify_output(storage) == []
+
+
+def test_lanes_really_run_at_once_and_results_keep_their_order():
+    barrier = threading.Barrier(3, timeout=20)
+
+    def work(item):
+        barrier.wait()
+        time.sleep(0.05 * (3 - item % 3))
+        return item
+
+    assert list(in_lanes(work, range(6), 3, cancel=lambda: None)) == list(range(6))
+
+
+def test_when_one_lane_fails_the_others_are_cancelled():
+    cancelled = threading.Event()
+
+    def work(item):
+        if item == 0:
+            raise StorageError("full")
+        assert cancelled.wait(20)
+
+    with pytest.raises(StorageError):
+        list(in_lanes(work, range(9), 2, cancel=cancelled.set))
+
+
+def test_a_cancelled_video_stops_at_its_next_frame(storage, unit):
+    worker = VideoWorker("u", _generator(), _job(storage), None, {}, lambda *args: worker.cancelled.set())
+    with pytest.raises(Cancelled):
+        worker.process(unit.videos[0])
 
 
 def test_a_bad_video_costs_its_own_row(storage, unit):
@@ -105,7 +151,7 @@ def test_of_two_attempts_the_first_commit_stands(storage, unit):
 
 def test_a_video_that_took_its_workers_down_is_given_up(storage, unit):
     for _ in range(3):
-        begin_attempt(storage, unit.unit_id).working_on("c")
+        _die(begin_attempt(storage, unit.unit_id), "c")
     process_work_unit(unit, _generator(), _job(storage), storage)
     row = _rows(storage)["c"]
     assert (row["status"], row["error_type"]) == ("failed", "WorkerDied")
@@ -115,7 +161,7 @@ def test_a_video_that_took_its_workers_down_is_given_up(storage, unit):
 
 def test_one_death_fewer_is_not_enough(storage, unit):
     for _ in range(2):
-        begin_attempt(storage, unit.unit_id).working_on("c")
+        _die(begin_attempt(storage, unit.unit_id), "c")
     process_work_unit(unit, _generator(), _job(storage), storage)
     assert _rows(storage)["c"]["status"] == "ok"
 
@@ -137,7 +183,7 @@ def test_storage_trouble_is_not_the_videos_fault(storage, unit, monkeypatch):
     def refuse(*args):
         raise StorageError("the store is away")
 
-    monkeypatch.setattr("sam2_pipeline.pipeline.work.open_video", lambda *args, **kwargs: refuse())
+    monkeypatch.setattr("sam2_pipeline.pipeline.video.open_video", lambda *args, **kwargs: refuse())
     with pytest.raises(StorageError, match="away"):
         process_work_unit(unit, _generator(), _job(storage), storage)
     assert list_commits(storage) == []
@@ -145,11 +191,13 @@ def test_storage_trouble_is_not_the_videos_fault(storage, unit, monkeypatch):
 
 def test_attempts_are_numbered_and_counted(storage):
     first = begin_attempt(storage, "u")
-    first.working_on("a")
+    _die(first, "a")
     second = begin_attempt(storage, "u")
     assert second.deaths == {"a": 1} and second.marker != first.marker
-    second.working_on("b")
-    assert json.loads(storage.read_bytes(second.marker))["video_id"] == "b"
+    with second.working_on("b"), second.working_on("c"):
+        assert json.loads(storage.read_bytes(second.marker))["video_ids"] == ["b", "c"]
+    with second.working_on("d"):
+        assert begin_attempt(storage, "u").deaths == {"a": 1, "d": 1}
     second.withdraw()
     assert begin_attempt(storage, "u").deaths == {"a": 1}
 

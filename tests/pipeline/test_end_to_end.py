@@ -1,0 +1,88 @@
+"""The real model through the whole pipeline: random weights, the smallest pictures."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pycocotools import mask as coco
+from videos import moving_shapes, write_video
+
+import sam2_pipeline as sp
+from sam2_pipeline import cli
+from sam2_pipeline.masklets.schema import TABLES
+
+SMALL = (  # noqa: SIM905
+    "--ray=off --device=cpu --model=sam2.1_hiera_tiny --image-size=128 --quiet --set=generate.points_per_side=2 "
+    "--set=generate.crop_grids=[] --set=generate.pred_iou_thresh=-1 --set=generate.stability_score_thresh=0 "
+    "--set=generate.box_nms_thresh=1 --set=generate.max_mask_share=1 --set=generate.max_objects=2"
+).split()
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads that wait for each other cost such small pictures more than they give."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """A folder with a video and a broken one, and a checkpoint."""
+    folder = tmp_path_factory.mktemp("real")
+    (folder / "in").mkdir()
+    write_video(folder / "in" / "clip.mp4", moving_shapes(4), fps=8)
+    (folder / "in" / "broken.mp4").write_bytes(b"no video" * 50)
+    torch.manual_seed(0)
+    torch.save({"model": sp.build_model("sam2.1_hiera_tiny", image_size=128).state_dict()}, folder / "tiny.pt")
+    return folder
+
+
+def _run(places, name, *arguments) -> int:
+    return cli.main(["run", str(places / "in"), str(places / name), "--checkpoint", str(places / "tiny.pt"), *SMALL, *arguments])
+
+
+def test_automatic_masklets(places):
+    assert _run(places, "auto") == 3  # the broken video
+    tables = {table: pd.read_parquet(places / "auto" / table) for table in TABLES}
+    for table, frame in tables.items():
+        assert list(frame.columns) == TABLES[table].names
+    assert dict(zip(tables["videos"].video_id, tables["videos"].status)) == {"clip": "ok", "broken": "failed"}
+    assert 1 <= len(tables["masklets"]) <= 2 and set(tables["masklets"].masklet_type) == {"auto"}
+    assert len(tables["masks"]) == 4 * len(tables["masklets"])
+    for row in tables["masks"].itertuples():
+        mask = coco.decode({"size": list(row.rle["size"]), "counts": row.rle["counts"]})
+        assert mask.shape == (48, 64) and mask.sum() == row.area
+    assert cli.main(["verify", str(places / "auto")]) == 0
+
+
+def test_prompted_masklets_at_a_lower_rate(places):
+    prompts = places / "prompts.jsonl"
+    rows = [
+        {"video_id": "clip", "object_id": 5, "frame_index": 2, "points": [[50, 20]], "labels": [1]},
+        {"video_id": "clip", "object_id": 9, "frame_index": 0, "box": [2, 20, 20, 40]},
+    ]
+    prompts.write_text("\n".join(map(json.dumps, rows)))
+    assert _run(places, "prompted", "--prompts", str(prompts), "--fps", "4", "--set", "tracking.row_batch=1") == 3
+    dataset = sp.MaskletDataset(places / "prompted")
+    assert dataset.masklets().column("object_id").to_pylist() == [5, 9]
+    assert dataset.masks("clip", 0).column("frame_index").to_pylist() == [0, 2]
+    assert [mask.shape for _, mask in dataset.frames("clip", 1)] == [(48, 64)] * 2
+    assert not np.isnan(dataset.masks().column("object_score").to_numpy()).any()
+
+
+def test_other_weights_are_refused(places):
+    torch.manual_seed(1)
+    torch.save(sp.build_model("sam2.1_hiera_tiny", image_size=128).state_dict(), places / "other.pt")
+    assert _run(places, "weights") == 3
+    assert _run(places, "weights", "--checkpoint", str(places / "other.pt")) == 2
+
+
+def test_a_wrong_checkpoint_writes_nothing(places, capsys):
+    (places / "wrong.pt").write_bytes(b"no weights")
+    assert _run(places, "wrong", "--checkpoint", str(places / "wrong.pt")) == 2
+    assert "wrong.pt" in capsys.readouterr().err
+    assert not (places / "wrong").exists()
