@@ -66,6 +66,7 @@ class SAM2ImagePredictor:
 
     def set_image(self, image: np.ndarray | Image.Image) -> None:
         """Encodes an RGB picture: an HWC array (uint8 0..255, or float as it is) or PIL."""
+        self.reset_predictor()
         if not isinstance(image, np.ndarray | Image.Image):
             raise NotImplementedError(f"image is a {type(image).__name__}, expected a NumPy array or a PIL picture")
         self.set_image_batch([np.asarray(image)])
@@ -73,10 +74,10 @@ class SAM2ImagePredictor:
 
     def set_image_batch(self, image_list: Sequence[np.ndarray]) -> None:
         """Encodes several pictures together, for `predict_batch`."""
+        self.reset_predictor()
         for image in image_list:
             assert isinstance(image, np.ndarray), f"image is a {type(image).__name__}, expected HWC NumPy arrays"
-        self.reset_predictor()
-        tensors = [torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).to(self.device) for image in image_list]
+        tensors = [torch.tensor(image).permute(2, 0, 1).to(self.device) for image in image_list]
         scaled = [t.float() / 255 if t.dtype == torch.uint8 else t.float() for t in tensors]
         self._embeddings = self._segmenter.embed_tensors(scaled, [(t.shape[1], t.shape[2]) for t in tensors])
         self._is_batch = True

@@ -65,7 +65,7 @@ class SAM2VideoPredictor(SAM2Base):
             return TensorFrames(held, height or size, width or size, device)
         if isinstance(video, Sequence) and not isinstance(video, str | bytes):
             return DecodedFrames(ArrayFrames(video), size, device)
-        return DecodedFrames(open_video(str(video)), size, device)
+        return DecodedFrames(open_video(str(video), exif_orientation=False), size, device)
 
     # ------------------------------------------------------------------------------------------------------- prompts
 

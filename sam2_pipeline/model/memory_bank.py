@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sam2_pipeline.errors import ConfigError
+
 NUM_RECENT = 6  # tracked frames whose maps are read
 MAX_POINTERS = 16  # horizon of object pointers, counted with the current frame
 CONDITIONING = NUM_RECENT  # row of the temporal encoding that all conditioning frames share; rows 0..5 are ages 1..6
@@ -81,6 +83,12 @@ class MemoryRules:
     max_conditioning_frames: int = -1
     stride: int = 1
     only_past_pointers: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_conditioning_frames != -1 and self.max_conditioning_frames < 2:
+            raise ConfigError(f"max_conditioning_frames is {self.max_conditioning_frames}, expected -1 (all) or at least 2")
+        if self.stride < 1:
+            raise ConfigError(f"stride is {self.stride}, expected at least 1")
 
     @property
     def map_horizon(self) -> int:

@@ -75,7 +75,7 @@ class ImageSegmenter:
         """Encodes several pictures, of any sizes, in one batch."""
         tensors = []
         for image in images:
-            picture = torch.from_numpy(np.ascontiguousarray(check_picture(image, floats=True))).to(self.model.device)
+            picture = torch.tensor(check_picture(image, floats=True)).to(self.model.device)
             tensors.append((picture.float() / 255 if picture.dtype == torch.uint8 else picture.float()).permute(2, 0, 1))
         return self.embed_tensors(tensors, [(tensor.shape[1], tensor.shape[2]) for tensor in tensors])
 
