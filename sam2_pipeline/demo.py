@@ -1,0 +1,100 @@
+"""`demo`: a few clips made here, through the whole pipeline on local Ray, into tables that are then shown.
+
+The model is untrained unless weights are named, so the masks mean nothing: the demo shows the machinery at work.
+"""
+
+import tempfile
+from pathlib import Path
+
+import av
+import numpy as np
+
+from sam2_pipeline.config import JobConfig
+
+CLIPS, FRAMES, RATE = 3, 24, 24
+HEIGHT, WIDTH = 192, 256
+# Settings under which an untrained model gives masklets, and a laptop an answer within a minute or two.
+SETTINGS = {
+    "model.image_size": 128,
+    "generate.points_per_side": 4,
+    "generate.crop_grids": [],
+    "generate.pred_iou_thresh": 0.0,
+    "generate.stability_score_thresh": 0.5,
+    "generate.max_mask_share": 1.0,
+    "generate.max_objects": 4,
+    "annotate.fps": 6,
+}
+
+
+def make_clip(path: Path, seed: int) -> None:
+    """An H.264 clip of coloured discs that move over a shaded background and pass before each other."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    start, speed = random.uniform(0.2, 0.8, (4, 2)), random.uniform(-0.02, 0.02, (4, 2))
+    radius, colour = random.uniform(15, 35, 4), random.integers(0, 255, (4, 3))
+    background = np.stack([80 + 60 * x / WIDTH, 90 + 50 * y / HEIGHT, np.full(x.shape, 110)], axis=-1)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, options={"crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for t in range(FRAMES):
+            picture = background.astype(np.uint8)
+            for disc in range(4):
+                centre = ((start[disc] + t * speed[disc]) % 1) * (HEIGHT, WIDTH)
+                inside = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius[disc] ** 2
+                picture[inside] = colour[disc]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def save_untrained(path: Path, name: str) -> None:
+    """Random weights, always the same, with mask logits of a usual size and objects that count as present."""
+    import torch
+    from safetensors.torch import save_file
+
+    from sam2_pipeline.model.checkpoint import build_model
+
+    torch.manual_seed(0)
+    weights = build_model(name).state_dict()
+    for key, tensor in weights.items():
+        if "output_hypernetworks_mlps" in key and ".layers.2." in key:
+            tensor *= 60
+    weights["sam_mask_decoder.pred_obj_score_head.layers.2.bias"] += 3
+    save_file(weights, path)
+
+
+def prepare(directory: str | None, model: str | None, checkpoint: str | None) -> tuple[JobConfig, bool]:
+    """Makes the clips (and weights, where none are named): the job to run, and whether its model is untrained."""
+    root = Path(directory or tempfile.mkdtemp(prefix="sam2-pipeline-demo-"))
+    videos = root / "videos"
+    videos.mkdir(parents=True, exist_ok=True)
+    for seed in range(CLIPS):
+        make_clip(videos / f"clip_{seed}.mp4", seed)
+    given = {"input": str(videos), "output": str(root / "masklets"), "model.name": model, "model.checkpoint": checkpoint}
+    if model or checkpoint:
+        return JobConfig.load(None, ["annotate.fps=6"], given, {}), False
+    weights = root / "untrained.safetensors"
+    save_untrained(weights, "sam2.1_hiera_tiny")
+    given |= SETTINGS | {"model.name": "sam2.1_hiera_tiny", "model.checkpoint": str(weights)}
+    return JobConfig.load(None, [], given, {}), True
+
+
+def show(output: str) -> str:
+    """The heads of the three tables, as text."""
+    from sam2_pipeline.io.dataset import MaskletDataset
+
+    dataset = MaskletDataset(output)
+    videos = dataset.videos(columns=["video_id", "status", "width", "height", "frame_count", "masklet_count"])
+    columns = ["video_id", "masklet_id", "masklet_type", "first_frame_index", "visible_frame_count", "size_bucket"]
+    masks = dataset.masks(columns=["video_id", "masklet_id", "frame_index", "area", "predicted_iou", "object_score"])
+    tables = {"videos": videos, "masklets": dataset.masklets(columns=columns), "masks": masks}
+    return "\n\n".join(f"{name} ({table.num_rows} rows)\n{_head(table)}" for name, table in tables.items())
+
+
+def _head(table, rows: int = 5) -> str:  # type: ignore[no-untyped-def]
+    cells = [table.column_names, *([_cell(v) for v in row.values()] for row in table.slice(0, rows).to_pylist())]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
