@@ -5,13 +5,13 @@ Nothing heavy is imported before a verb needs it, so that ``--help`` is immediat
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from sam2_pipeline import __version__, commands
 from sam2_pipeline.errors import CheckpointError, ConfigError, PipelineError
+from sam2_pipeline.pipeline.interrupt import interruptible
 
 OK, FAILED, BAD_USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -33,9 +33,9 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status."""
     options = build_parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return options.verb(options)
+        with interruptible():
+            return options.verb(options)
     except (ConfigError, CheckpointError) as error:
         return _fail(options, BAD_USAGE, str(error))
     except PipelineError as error:
@@ -63,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_status(verbs)
     _add_retry(verbs)
     _add_small_verbs(verbs)
+    _add_demo(verbs)
     return parser
 
 
@@ -125,6 +126,24 @@ def _add_retry(verbs: Any) -> None:
     parser.add_argument("--checkpoint", metavar="URL", help="where the run's weights are now, if they have moved")
     parser.add_argument("--prompts", metavar="FILE", help="where the run's prompts are now, if they have moved")
     parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps")
+    _add_engine(parser)
+
+
+def _add_demo(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "demo",
+        commands.demo,
+        "make a few clips, run the whole pipeline on them, show the tables",
+        """Needs no network. Without --model or --checkpoint the model is untrained and its masks mean nothing.
+
+examples:
+  sam2-pipeline demo
+  sam2-pipeline demo /tmp/demo --model sam2.1_hiera_tiny""",
+    )
+    parser.add_argument("directory", metavar="DIR", nargs="?", help="where clips and tables go; default: a temporary folder")
+    parser.add_argument("--model", metavar="NAME", help="see `sam2-pipeline models`")
+    parser.add_argument("--checkpoint", metavar="URL", help="weights: a path or fsspec URL")
     _add_engine(parser)
 
 
@@ -226,7 +245,3 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
 def _fail(options: argparse.Namespace, code: int, message: str) -> int:
     commands.reporter(options).say("error", f"sam2-pipeline: {' '.join(message.split())}", important=True, exit_status=code)
     return code
-
-
-def _interrupt(signum: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt

@@ -22,6 +22,19 @@ def run(options: argparse.Namespace) -> int:
     return _run(job_config(options), options)
 
 
+def demo(options: argparse.Namespace) -> int:
+    from sam2_pipeline import demo
+
+    given = {"ray.address": options.ray, "ray.workers": options.workers}
+    config, untrained = demo.prepare(options.directory, options.model, options.checkpoint, given)
+    status = _run(config, options)
+    if not options.json_logs and not options.quiet:
+        print(f"\n{demo.show(config.output)}")
+        if untrained:
+            print("\nThe model is untrained and these masks mean nothing; --model sam2.1_hiera_tiny fetches Meta's weights.")
+    return status
+
+
 def plan(options: argparse.Namespace) -> int:
     from sam2_pipeline.pipeline.estimate import estimate
 

@@ -189,3 +189,20 @@ def test_an_interrupted_run_ends_with_130_and_resumes(places, stand_in, ray, num
     assert said.endswith("interrupted; what is committed stays, run the same command again to resume\n")
     assert "Traceback" not in said
     assert _main("run", *places, "--ray", "off", "--quiet") == 0
+
+
+def test_an_interrupt_that_a_library_swallows_is_not_lost(places, stand_in, monkeypatch, capsys):
+    """As fsspec's ``exists`` does, which catches everything."""
+    from sam2_pipeline.io.storage import Storage
+
+    def swallowing(self, name):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        except BaseException:
+            return False
+
+    monkeypatch.setattr(Storage, "exists", swallowing)
+    assert _main("run", *places, "--ray", "off") == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

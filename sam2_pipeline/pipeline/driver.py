@@ -13,6 +13,7 @@ from sam2_pipeline.io.commits import list_commits, sweep_orphans
 from sam2_pipeline.io.manifest import plan_work, read_manifest, write_manifest
 from sam2_pipeline.io.sources import list_videos
 from sam2_pipeline.io.storage import Storage
+from sam2_pipeline.pipeline import interrupt
 from sam2_pipeline.pipeline.actor import Outcome, Task, UnitWorker
 from sam2_pipeline.pipeline.attempts import forget_attempts, forgive_last_attempts
 from sam2_pipeline.pipeline.cluster import Cluster
@@ -161,6 +162,7 @@ def _run_passes(prepared: Prepared, engine: Engine, tracker: Tracker, reporter: 
     errors: dict[str, str] = {}
     for _ in range(prepared.job.config.limits.max_attempts):
         for outcome in engine(list(left.values())):
+            interrupt.check()
             if outcome.error is None:
                 left.pop(outcome.unit_id, None)
                 tracker.add(outcome)

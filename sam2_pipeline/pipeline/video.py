@@ -14,6 +14,7 @@ from sam2_pipeline.masklets.frames import FrameSource
 from sam2_pipeline.masklets.masklet import FrameMasks, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.work import VideoRef
+from sam2_pipeline.pipeline import interrupt
 from sam2_pipeline.pipeline.job import Job
 
 # the machine's fault, not the video's: the attempt fails, and the video is tried again elsewhere or later
@@ -124,6 +125,7 @@ class VideoWorker:
             stream = self.generator.stream(source, prompts, annotate_fps=config.annotate.fps)
             seen = bytearray(source.num_frames)  # one byte a frame, since a backward pass shows a frame twice
             for frame in stream:
+                interrupt.check()
                 if self.cancelled.is_set():
                     raise Cancelled
                 for masklet_id, mask in frame.masks.items():
