@@ -5,6 +5,7 @@ The model is untrained unless weights are named, so the masks mean nothing: the 
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -62,16 +63,22 @@ def save_untrained(path: Path, name: str) -> None:
     save_file(weights, path)
 
 
-def prepare(directory: str | None, model: str | None, checkpoint: str | None) -> tuple[JobConfig, bool]:
-    """Makes the clips (and weights, where none are named): the job to run, and whether its model is untrained."""
+def prepare(
+    directory: str | None, model: str | None, checkpoint: str | None, engine: dict[str, Any] | None = None
+) -> tuple[JobConfig, bool]:
+    """Makes the clips (and weights, where none are named): the job to run, and whether its model is untrained.
+
+    ``engine`` are further settings, of where and how to run.
+    """
     root = Path(directory or tempfile.mkdtemp(prefix="sam2-pipeline-demo-"))
     videos = root / "videos"
     videos.mkdir(parents=True, exist_ok=True)
     for seed in range(CLIPS):
         make_clip(videos / f"clip_{seed}.mp4", seed)
-    given = {"input": str(videos), "output": str(root / "masklets"), "model.name": model, "model.checkpoint": checkpoint}
+    given = {"input": str(videos), "output": str(root / "masklets"), **(engine or {})}
     if model or checkpoint:
-        return JobConfig.load(None, ["annotate.fps=6"], given, {}), False
+        given |= {"model.name": model, "model.checkpoint": checkpoint, "annotate.fps": 6}
+        return JobConfig.load(None, [], given, {}), False
     weights = root / "untrained.safetensors"
     save_untrained(weights, "sam2.1_hiera_tiny")
     given |= SETTINGS | {"model.name": "sam2.1_hiera_tiny", "model.checkpoint": str(weights)}

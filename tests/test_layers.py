@@ -20,7 +20,7 @@ BELOW = {
     "pipeline": {"segment", "io", "model", "masklets", "config", "settings", "version"},
     "bench": {"version", "pipeline", "segment", "io", "model", "masklets", "config", "compat"},
 }
-TOP = {"__init__", "__main__", "cli", "commands", "doctor"}
+TOP = {"__init__", "__main__", "cli", "commands", "demo", "doctor"}
 
 
 def imports_of(path: Path) -> set[str]:
