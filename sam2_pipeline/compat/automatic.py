@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sam2_pipeline.compat.base import SAM2Base
+from sam2_pipeline.compat.models import from_hub
 from sam2_pipeline.compat.options import released_options
 from sam2_pipeline.masklets.rle import Rle, decode
 from sam2_pipeline.model.sam2 import Sam2
@@ -68,9 +69,7 @@ class SAM2AutomaticMaskGenerator:
     @classmethod
     def from_pretrained(cls, model_id: str, **kwargs: Any) -> SAM2AutomaticMaskGenerator:
         """The generator of a Hugging Face model id."""
-        from sam2_pipeline.compat.build import build_sam2_hf
-
-        return cls(build_sam2_hf(model_id, **kwargs), **kwargs)
+        return cls(SAM2Base(*from_hub(model_id, video=False, **kwargs)), **kwargs)
 
     def generate(self, image: np.ndarray) -> list[dict[str, Any]]:
         """Records with the keys ``segmentation`` (as ``output_mode`` says), ``area``, ``bbox`` (XYWH), ``predicted_iou``,

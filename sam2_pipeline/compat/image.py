@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from sam2_pipeline.compat.base import SAM2Base
+from sam2_pipeline.compat.models import from_hub
 from sam2_pipeline.compat.options import released_options
 from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.segment.clean import fill_holes, remove_sprinkles
@@ -47,9 +48,7 @@ class SAM2ImagePredictor:
     @classmethod
     def from_pretrained(cls, model_id: str, **kwargs: Any) -> SAM2ImagePredictor:
         """The predictor of a Hugging Face model id."""
-        from sam2_pipeline.compat.build import build_sam2_hf
-
-        return cls(build_sam2_hf(model_id, **kwargs), **kwargs)
+        return cls(SAM2Base(*from_hub(model_id, video=False, **kwargs)), **kwargs)
 
     @property
     def device(self) -> torch.device:

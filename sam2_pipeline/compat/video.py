@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sam2_pipeline.compat.base import SAM2Base
+from sam2_pipeline.compat.models import from_hub
 from sam2_pipeline.compat.state import InferenceState
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.io.decode import open_video
@@ -29,9 +30,7 @@ class SAM2VideoPredictor(SAM2Base):
     @classmethod
     def from_pretrained(cls, model_id: str, **kwargs: Any) -> SAM2VideoPredictor:
         """The predictor of a Hugging Face model id."""
-        from sam2_pipeline.compat.build import build_sam2_video_predictor_hf
-
-        return build_sam2_video_predictor_hf(model_id, **kwargs)
+        return cls(*from_hub(model_id, video=True, **kwargs))
 
     def init_state(
         self,
