@@ -9,6 +9,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
 
 from sam2_pipeline.config import JobConfig
 
@@ -97,7 +98,7 @@ def show(output: str) -> str:
     return "\n\n".join(f"{name} ({table.num_rows} rows)\n{_head(table)}" for name, table in tables.items())
 
 
-def _head(table, rows: int = 5) -> str:  # type: ignore[no-untyped-def]
+def _head(table: pa.Table, rows: int = 5) -> str:
     cells = [table.column_names, *([_cell(v) for v in row.values()] for row in table.slice(0, rows).to_pylist())]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)

@@ -93,6 +93,8 @@ class SAM2VideoPredictor(SAM2Base):
         kinds = torch.zeros(0) if labels is None else torch.as_tensor(np.asarray(labels)).view(-1)
         if len(coordinates) != len(kinds):
             raise ValueError(f"{len(coordinates)} points but {len(kinds)} labels")
+        if not torch.isfinite(coordinates).all():
+            raise ValueError(f"points hold NaN or infinity: {coordinates.tolist()}")
         if box is not None:
             corners = torch.as_tensor(np.asarray(box), dtype=torch.float32).view(2, 2)
             coordinates = torch.cat((corners, coordinates))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from os import PathLike
 
 import numpy as np
 import torch
@@ -38,7 +39,9 @@ class VideoSegmenter:
 
     def open(self, video: FrameSource | Sequence[np.ndarray | Image.Image], **changes: object) -> PromptedSession:
         """A session on a `FrameSource` or a sequence of pictures; ``changes`` replace fields of the `TrackingOptions`."""
-        source: FrameSource = ArrayFrames(video) if isinstance(video, Sequence) else video
+        if isinstance(video, str | bytes | PathLike):
+            raise ConfigError(f"video is the path {video!r}; open it first: open_video({str(video)!r})")
+        source: FrameSource = ArrayFrames(video) if isinstance(video, Sequence | np.ndarray) else video
         options = replace(self.options, **changes)  # type: ignore[arg-type]
         return PromptedSession(self.model, source, options)
 

@@ -195,6 +195,7 @@ def test_builders_by_hugging_face_id(checkpoint: str, monkeypatch: pytest.Monkey
         ({}, ValueError),
         ({"box": [1, 1, 5, 5], "clear_old_points": False}, ValueError),
         ({"points": [[1, 1], [2, 2]], "labels": [1]}, ValueError),
+        ({"points": [[float("nan"), 1]], "labels": [1]}, ValueError),
     ],
 )
 def test_wrong_prompts(model: Sam2, frames: list[np.ndarray], call: dict, error: type[Exception]) -> None:

@@ -177,3 +177,8 @@ def test_prompts_outside_the_video(model: Sam2, video: list[np.ndarray], prompt:
 def test_walking_without_objects(model: Sam2, video: list[np.ndarray]) -> None:
     with pytest.raises(ConfigError, match="no object"):
         walk(session_of(model, video))
+
+
+def test_a_path_is_not_a_video(model: Sam2) -> None:
+    with pytest.raises(ConfigError, match="open_video"):
+        VideoSegmenter(model).open("clip.mp4")
