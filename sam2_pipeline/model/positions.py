@@ -16,6 +16,7 @@ _TEMPERATURE = 10000.0
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # a table first needed in inference mode must serve training too
 def sine_2d(channels: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
     """Sine encoding ``[channels, height, width]``, float32; the first half of the channels speaks of y, the second of x."""
     half = channels // 2
@@ -41,6 +42,7 @@ def sine_1d(position: Tensor, channels: int) -> Tensor:
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)
 def rotary_tables(channels: int, height: int, width: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     """Cosines and sines ``[height * width, channels / 2]`` of axial RoPE; the first quarter of the pairs turns with x, then y.
 

@@ -280,3 +280,27 @@ def test_smooth_logits_survive_the_mask_prompt(model: Sam2, features: FrameFeatu
     without = model.decode_masks(embedding, features, lanes).logits_NHW
     assert (with_masks - without).abs().amax(dim=(1, 2)).min() > 0.1
     close(with_masks[1:], model.decode_masks(embedding[1:], features, lanes[1:], mask_logits_NHW=prompts[1:]).logits_NHW, 2e-3)
+
+
+def test_training_after_inference() -> None:
+    """Position tables that inference made first do not stop gradients later: they reach every part of the network."""
+    model = synthetic_model(image_size=192)  # a size that no other test caches tables for
+    images, lanes = torch.from_numpy(synthetic_video(1, 192, seed=3)), torch.tensor([0])
+
+    def step() -> torch.Tensor:
+        features = model.encode_frames(images)
+        first = model.decode_masks(model.attend_memory(features, lanes, None), features, lanes)
+        memory = model.encode_memory(features, lanes, first.logits_NHW, first.object_score_N, binarise=False)
+        batch = MemoryBatch(memory[:, None], torch.tensor([[6]]), first.pointer_ND[:, None], torch.zeros(1, 1))
+        return model.decode_masks(model.attend_memory(features, lanes, batch), features, lanes).logits_NHW
+
+    with torch.inference_mode():
+        expected = step()
+    model = synthetic_model(image_size=192).requires_grad_(True)
+    with torch.enable_grad():
+        logits = step()
+        logits.square().mean().backward()
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=2e-3)
+    for part in ("image_encoder", "memory_attention", "memory_encoder", "sam_mask_decoder", "obj_ptr_proj"):
+        gradients = [p.grad for p in model.get_submodule(part).parameters() if p.grad is not None]
+        assert gradients and all(g.isfinite().all() for g in gradients), part
