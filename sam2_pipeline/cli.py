@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_plan(verbs)
     _add_status(verbs)
     _add_retry(verbs)
+    _add_evaluate(verbs)
     _add_small_verbs(verbs)
     _add_demo(verbs)
     return parser
@@ -127,6 +128,42 @@ def _add_retry(verbs: Any) -> None:
     parser.add_argument("--prompts", metavar="FILE", help="where the run's prompts are now, if they have moved")
     parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps")
     _add_engine(parser)
+
+
+def _add_evaluate(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "evaluate",
+        commands.evaluate,
+        "J, F and J&F of masklets against true ones",
+        """PREDICTIONS and GROUND_TRUTH are each a run's output, an SA-V JSON file or a folder of them, or a folder of PNGs:
+VIDEO/00000.png with object numbers as pixel values (DAVIS, MOSE), or VIDEO/000/00000.png (SA-V). Videos go by their names.
+
+As in the SA-V and DAVIS evaluators, the score of a set is the mean over its objects, and the first and the last true frame
+do not count.
+
+examples:
+  sam2-pipeline evaluate masklets/ DAVIS/Annotations/480p
+  sam2-pipeline evaluate predicted_pngs/ sav_val/Annotations_6fps --json scores.json
+  sam2-pipeline evaluate masklets/ sav_train/ --sav manual --match hungarian
+
+exit status: 0 all videos scored; 3 some could not be (they are listed); 2 nothing to compare; 1 a place cannot be read""",
+    )
+    parser.add_argument("predictions", metavar="PREDICTIONS", help="path or fsspec URL")
+    parser.add_argument("ground_truth", metavar="GROUND_TRUTH", help="path or fsspec URL")
+    parser.add_argument(
+        "--match",
+        choices=["ids", "hungarian", "greedy"],
+        help="how to find an object's masklet: by its number (the default), or by mean IoU, best in sum or best first; "
+        "by IoU all frames count, and there are recall and spurious masklets",
+    )
+    parser.add_argument("--keep-first-and-last", action="store_true", default=None, help="count the first and last true frames")
+    parser.add_argument("--common", action="store_true", help="leave aside videos that have no predictions")
+    parser.add_argument("--sav", choices=["manual", "auto"], help="which of SA-V's files, where GROUND_TRUTH has both")
+    parser.add_argument("--workers", metavar="N", type=int, help="processes; default: one per core, fewer for few videos")
+    parser.add_argument("--json", metavar="FILE", help="write everything, each object's scores too")
+    parser.add_argument("--quiet", action="store_true", help="no table")
+    _add_storage_option(parser)
 
 
 def _add_demo(verbs: Any) -> None:

@@ -3,9 +3,11 @@
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from sam2_pipeline.config import JobConfig, parse_storage_option
+from sam2_pipeline.errors import ConfigError, StorageError
 from sam2_pipeline.pipeline.progress import Reporter, format_duration
 from sam2_pipeline.settings import put
 
@@ -101,6 +103,37 @@ def verify(options: argparse.Namespace) -> int:
     return 1 if errors else 0
 
 
+def evaluate(options: argparse.Namespace) -> int:
+    from sam2_pipeline.evaluation import show
+    from sam2_pipeline.evaluation.evaluate import evaluate
+    from sam2_pipeline.evaluation.sources import open_masks
+
+    if options.json and not Path(options.json).absolute().parent.is_dir():
+        raise ConfigError(f"--json {options.json}: its folder does not exist")
+    config = JobConfig(storage_options=_storage_options(options))
+    predictions = open_masks(options.predictions, config.storage_options_for(options.predictions))
+    truth = open_masks(options.ground_truth, config.storage_options_for(options.ground_truth), sav=options.sav)
+    with show.progress(options.quiet) as on_video:
+        found = evaluate(
+            predictions,
+            truth,
+            match=options.match,
+            keep_first_and_last=options.keep_first_and_last,
+            common=options.common,
+            workers=options.workers,
+            on_video=on_video,
+        )
+    if options.json:
+        _write_json(options.json, found.to_json())
+    if not options.quiet:
+        show.show(found)
+    for failure in found.failures[:SHOWN_FAILURES]:
+        reporter(options).say("failed", f"not scored: {failure.video_id}: {failure.reason}", important=True)
+    if len(found.failures) > SHOWN_FAILURES:
+        reporter(options).say("failed", f"... and {len(found.failures) - SHOWN_FAILURES} more; see --json", important=True)
+    return 3 if found.failures else 0
+
+
 def models(options: argparse.Namespace) -> int:
     from sam2_pipeline.model.config import MODELS
 
@@ -176,6 +209,13 @@ def _list_failures(failures: Any) -> None:
         print(f"  failed: {failure.video_id}: {failure.error_type}: {failure.error_message}")
     if len(failures) > SHOWN_FAILURES:
         print(f"  ... and {len(failures) - SHOWN_FAILURES} more; see the videos table")
+
+
+def _write_json(path: str, content: dict[str, Any]) -> None:
+    try:
+        Path(path).write_text(json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error}") from error
 
 
 def _storage(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:

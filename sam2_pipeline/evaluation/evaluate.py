@@ -1,0 +1,128 @@
+"""A whole set of videos, several at a time."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+from sam2_pipeline.errors import ConfigError, PipelineError, VideoError
+from sam2_pipeline.evaluation.masks import MaskSource
+from sam2_pipeline.evaluation.matching import Match
+from sam2_pipeline.evaluation.result import Evaluation, Failure
+from sam2_pipeline.evaluation.scores import VideoScore, score_video
+
+SHOWN = 3  # video ids named in a message
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What to compare, and how: all that a process needs to score any video."""
+
+    predictions: MaskSource
+    truth: MaskSource
+    match: Match
+    keep_first_and_last: bool
+
+    def __call__(self, video_id: str) -> VideoScore | Failure:
+        """The scores of one video, or why there are none."""
+        try:
+            true, predicted = self.truth.read(video_id), self.predictions.read(video_id)
+            return score_video(video_id, predicted, true, match=self.match, keep_first_and_last=self.keep_first_and_last)
+        except (VideoError, ConfigError) as error:
+            return Failure(video_id, str(error))
+
+
+def evaluate(
+    predictions: MaskSource,
+    truth: MaskSource,
+    *,
+    match: Match | None = None,
+    keep_first_and_last: bool | None = None,
+    common: bool = False,
+    workers: int | None = 1,
+    on_video: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Compares predictions with the truth on every video that the truth has.
+
+    Args:
+        match: how to find the predicted masklet of a true object, see `score_video`; None: by their numbers.
+        keep_first_and_last: see `score_video`.
+        common: leave aside videos without predictions, instead of counting each as a failure.
+        workers: processes, each with a video at a time; 1 does without, None is one per core but not more than pay off. (More
+            than 1 need the usual ``if __name__ == "__main__"``.)
+        on_video: told after every video how many are done, and of how many.
+
+    Raises:
+        ConfigError: there is nothing to compare, or numbers were to decide and those of automatic masklets cannot.
+    """
+    if match is None and predictions.automatic:
+        raise ConfigError(
+            f"{predictions.url} holds automatic masklets, whose numbers do not say which true object they are; "
+            "expected --match hungarian, greedy, or ids (if they do)"
+        )
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers is {workers}, expected at least 1")
+    match = match or "ids"
+    there, wanted = predictions.video_ids, truth.video_ids
+    shared = sorted(set(there) & set(wanted))
+    if not shared:
+        raise ConfigError(f"no video is on both sides: {predictions.url} holds {_name(there)}; {truth.url} holds {_name(wanted)}")
+    missing = [] if common else sorted(set(wanted) - set(there))
+    failures = [Failure(video_id, f"no predictions for it: {predictions.url} holds {_name(there)}") for video_id in missing]
+    keep = match != "ids" if keep_first_and_last is None else keep_first_and_last
+    videos = []
+    for done, result in enumerate(_results(Comparison(predictions, truth, match, keep), shared, workers), 1):
+        if isinstance(result, Failure):
+            failures.append(result)
+        else:
+            videos.append(result)
+        on_video(done, len(shared))
+    return Evaluation(
+        predictions=predictions.url,
+        ground_truth=truth.url,
+        match=match,
+        keep_first_and_last=keep,
+        videos=tuple(sorted(videos, key=lambda video: video.video_id)),
+        failures=tuple(sorted(failures, key=lambda failure: failure.video_id)),
+        without_predictions=len(wanted) - len(shared),
+        without_truth=len(there) - len(shared),
+    )
+
+
+def _results(compare: Comparison, videos: Sequence[str], workers: int | None) -> Iterator[VideoScore | Failure]:
+    """In whatever order they come."""
+    workers = min(workers or min(os.cpu_count() or 1, len(videos) // 2), len(videos))
+    if workers <= 1:
+        yield from map(compare, videos)
+        return
+    # Spawned, since the libraries that read tables and buckets have threads, which do not survive a fork.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (compare,))
+    try:
+        for future in as_completed([pool.submit(_score, video_id) for video_id in videos]):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise PipelineError(f"a worker process of {workers} died, perhaps of too little memory; try fewer --workers") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_compare: Any = None  # of a worker process: the comparison, which is sent once and not with every video
+
+
+def _begin(compare: Comparison) -> None:
+    global _compare
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; the first one ends the others
+    _compare = compare
+
+
+def _score(video_id: str) -> VideoScore | Failure:
+    return _compare(video_id)
+
+
+def _name(video_ids: Sequence[str]) -> str:
+    more = ", ..." if len(video_ids) > SHOWN else ""
+    return f"{len(video_ids)} videos ({', '.join(video_ids[:SHOWN])}{more})" if video_ids else "no video"

@@ -1,0 +1,46 @@
+"""Masks out of the tables of a run."""
+
+from functools import cached_property
+
+from sam2_pipeline.errors import VideoError
+from sam2_pipeline.evaluation.masks import Masks
+from sam2_pipeline.io.dataset import MaskletDataset
+from sam2_pipeline.io.storage import Storage
+from sam2_pipeline.masklets.rle import Rle
+
+
+class TableMasks:
+    """Object ids are the prompts', where every masklet has one; otherwise masklet ids (see `MaskSource`)."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.url = storage.url
+        self._dataset = MaskletDataset(storage.url, storage.options)
+        types = self._dataset.masklets(columns=["masklet_type"]).column("masklet_type")
+        self.automatic = "auto" in types.unique().to_pylist()
+
+    @cached_property
+    def _failures(self) -> dict[str, str | None]:
+        """Of every video why it failed, None if it did not."""
+        columns = ["video_id", "status", "error_type", "error_message"]
+        rows = self._dataset.videos(columns=columns).to_pylist()
+        return {
+            row["video_id"]: f"{row['error_type']}: {row['error_message']}" if row["status"] == "failed" else None for row in rows
+        }
+
+    @property
+    def video_ids(self) -> tuple[str, ...]:
+        return tuple(sorted(self._failures))
+
+    def read(self, video_id: str) -> Masks:
+        failure = self._failures[video_id]
+        if failure is not None:
+            raise VideoError(f"{self.url}: the run failed on it: {failure}")
+        id_column = "masklet_id" if self.automatic else "object_id"
+        rows = self._dataset.masklets(video_id, columns=["masklet_id", id_column]).to_pylist()
+        object_of = {row["masklet_id"]: row[id_column] for row in rows}
+        if len(set(object_of.values())) < len(object_of):
+            raise VideoError(f"{self.url}: objects have several masklets: {sorted(object_of.values())}, expected one each")
+        objects: Masks = {number: {} for number in object_of.values()}
+        for row in self._dataset.masks(video_id, columns=["masklet_id", "frame_index", "rle"]).to_pylist():
+            objects[object_of[row["masklet_id"]]][row["frame_index"]] = Rle.from_coco(row["rle"])
+        return objects
