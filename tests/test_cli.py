@@ -13,7 +13,7 @@ import pytest
 from fakes import FakeFactory, write_clip
 
 from sam2_pipeline import cli
-from sam2_pipeline.pipeline import driver
+from sam2_pipeline.pipeline import prepare
 
 ROOT = Path(__file__).parent.parent
 VERBS = ("run", "plan", "status", "retry", "verify", "models", "doctor")
@@ -23,7 +23,7 @@ VERBS = ("run", "plan", "status", "retry", "verify", "models", "doctor")
 def stand_in(monkeypatch):
     """Runs use the stand-in for the model; its events can be set."""
     made = {"events": ()}
-    monkeypatch.setattr(driver, "ModelFactory", lambda config: FakeFactory(made["events"]))
+    monkeypatch.setattr(prepare, "ModelFactory", lambda config: FakeFactory(made["events"]))
     return made
 
 
@@ -166,8 +166,8 @@ SLOW = """
 import sys
 from fakes import FakeFactory
 from sam2_pipeline import cli
-from sam2_pipeline.pipeline import driver
-driver.ModelFactory = lambda config: FakeFactory(delay_s=float(sys.argv[1]))
+from sam2_pipeline.pipeline import prepare
+prepare.ModelFactory = lambda config: FakeFactory(delay_s=float(sys.argv[1]))
 if __name__ == "__main__":
     sys.exit(cli.main(sys.argv[2:]))
 """

@@ -10,6 +10,7 @@ import math
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
 import time
@@ -81,18 +82,40 @@ class RayUnitWorker:
         return {"outcome": [pickle.dumps(outcome) for outcome in outcomes]}
 
 
+def check_address(config: JobConfig) -> None:
+    """Fail at once where nobody listens: Ray itself goes on trying for many minutes.
+
+    Raises:
+        ConfigError: the address of ``--ray`` or RAY_ADDRESS answers no connection.
+    """
+    address = _address(config)
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConfigError(f"--ray {address}: no Ray answers there ({error.strerror or error})") from None
+
+
+def _address(config: JobConfig) -> str:
+    return config.ray.address or os.environ.get("RAY_ADDRESS") or "local"
+
+
 class Cluster:
     """A connection to Ray, for the time of a ``with`` block; a Ray that was started here is stopped at its end."""
 
     def __init__(self, config: JobConfig) -> None:
         self._config = config
-        self._address = config.ray.address or ("auto" if os.environ.get("RAY_ADDRESS") else "local")
+        self._address = _address(config)
         self._board: Any = None
 
     def __enter__(self) -> "Cluster":
         # Ray's native part warns of Ray Data's own doings; both settings are only read when Ray starts in this process
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        if self._address != "local" and os.path.exists(os.path.expanduser("~/.ray/auth_token")):
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # clusters ask for it by default, clients do not show it
         import ray
 
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
@@ -104,7 +127,9 @@ class Cluster:
                     ray.init(address=self._address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
-            raise PipelineError(f"--ray {self._address}: cannot start or join Ray: {reason}") from error
+            guarded = self._address != "local" and "RAY_AUTH_MODE" not in os.environ
+            hint = "; does it ask for a token (RAY_AUTH_MODE=token)?" if guarded else ""
+            raise PipelineError(f"--ray {self._address}: cannot start or join Ray: {reason}{hint}") from error
         return self
 
     def __exit__(self, *exception: object) -> None:

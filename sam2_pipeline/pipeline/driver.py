@@ -4,25 +4,17 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
-from sam2_pipeline import __version__
-from sam2_pipeline.config import JobConfig, is_remote
-from sam2_pipeline.errors import ConfigError, PipelineError, StorageError
+from sam2_pipeline.config import JobConfig
+from sam2_pipeline.errors import PipelineError, StorageError
 from sam2_pipeline.io.commits import list_commits, sweep_orphans
-from sam2_pipeline.io.manifest import plan_work, read_manifest, write_manifest
-from sam2_pipeline.io.sources import list_videos
-from sam2_pipeline.io.storage import Storage
 from sam2_pipeline.pipeline import interrupt
 from sam2_pipeline.pipeline.actor import Outcome, Task, UnitWorker
 from sam2_pipeline.pipeline.attempts import forget_attempts, forgive_last_attempts
 from sam2_pipeline.pipeline.cluster import Cluster
-from sam2_pipeline.pipeline.factory import GeneratorFactory, KeptFactory, ModelFactory
-from sam2_pipeline.pipeline.job import Job
+from sam2_pipeline.pipeline.factory import GeneratorFactory
+from sam2_pipeline.pipeline.prepare import Prepared, count, freeze, prepare
 from sam2_pipeline.pipeline.progress import Reporter, Snapshot, Tracker
-from sam2_pipeline.pipeline.prompts import load_prompts
-from sam2_pipeline.pipeline.retry import forget_failures
-from sam2_pipeline.pipeline.runfile import check_content, check_output, read_run, write_run
 from sam2_pipeline.pipeline.summary import Summary, summarise, write_progress, write_summary
 from sam2_pipeline.pipeline.video import Failure
 
@@ -31,18 +23,6 @@ Engine = Callable[[Sequence[Task]], Iterator[Outcome]]
 
 class RunError(PipelineError):
     """The run ended before its work was done. What is committed stays; running it again resumes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A run that passed every check: the job, where it writes, and the tasks left to do."""
-
-    job: Job
-    storage: Storage
-    tasks: list[Task]
-    factory: GeneratorFactory
-    done: int
-    failed: int
 
 
 def run_job(
@@ -67,65 +47,9 @@ def run_job(
     frames = 0
     if prepared.tasks:
         frames = _work(prepared, reporter)
+    else:
+        freeze(prepared)
     return _finish(prepared, frames, time.monotonic() - started)
-
-
-def prepare(config: JobConfig, factory: GeneratorFactory | None, reporter: Reporter, retry_failed: bool = False) -> Prepared:
-    """Check everything that can be checked before work starts, then freeze the plan and record the run."""
-    config = config.anchored()
-    in_process = config.ray.address == "off"
-    _check_engine(config, in_process)
-    factory = factory or ModelFactory(config)
-    storage = Storage(config.output, config.storage_options_for(config.output))
-    run = read_run(storage)
-    check_output(storage, run, config)
-    videos = list(list_videos(config.input, config.storage_options_for(config.input), config.max_videos))
-    prompts = load_prompts(config, videos)
-    for problem in prompts.skipped if prompts else ():
-        reporter.say("prompt_skipped", f"prompt left out: {problem}", important=True)
-    if in_process:
-        factory = KeptFactory(factory)
-    facts = factory.describe()
-    prompts_sha256 = prompts.sha256 if prompts else None
-    config_hash = config.config_hash(model=facts.name, weights_sha256=facts.weights_sha256, prompts_sha256=prompts_sha256)
-    job = Job(config, config_hash, __version__, facts)
-    check_content(storage, run, job, prompts_sha256)
-
-    if is_remote(config.output):
-        storage.check_exclusive()
-    write_run(storage, job, prompts_sha256)
-    if retry_failed:
-        undone = forget_failures(storage)
-        reporter.say("retry", f"{_count(len(undone), 'failed video')} to be taken up again", videos=len(undone))
-    commits = list_commits(storage)
-    committed = {video_id for commit in commits for video_id in commit.video_ids}
-    plan = plan_work(videos, planned=read_manifest(storage), done=committed, videos_per_unit=config.videos_per_unit)
-    write_manifest(storage, plan.added)
-    by_video = prompts.by_video if prompts else None
-    tasks = [
-        Task(unit, None if by_video is None else {v.video_id: by_video.get(v.video_id, ()) for v in unit.videos})
-        for unit in plan.units
-    ]
-    failed = sum(commit.num_failures for commit in commits)
-    reporter.say(
-        "start",
-        f"{len(videos)} videos under {config.input}: {plan.num_videos} to do in {len(tasks)} units, "
-        f"{len(videos) - plan.num_videos} done before; {facts.name} ({facts.weights_sha256[:12]})",
-        videos=len(videos),
-        to_do=plan.num_videos,
-        units=len(tasks),
-        config_hash=config_hash,
-    )
-    return Prepared(job, storage, tasks, factory, len(committed), failed)
-
-
-def _check_engine(config: JobConfig, in_process: bool) -> None:
-    if not config.input or not config.output:
-        raise ConfigError("a run needs an INPUT and an OUTPUT")
-    if in_process and (config.ray.workers or 1) > 1:
-        raise ConfigError(f"ray.workers is {config.ray.workers}, but without Ray there is one; use --ray local")
-    if not in_process and "memory://" in f"{config.input} {config.output}":
-        raise ConfigError("memory:// exists in one process only; use --ray off")
 
 
 def _work(prepared: Prepared, reporter: Reporter) -> int:
@@ -138,17 +62,17 @@ def _work(prepared: Prepared, reporter: Reporter) -> int:
             write_progress(storage, snapshot)
 
     if job.config.ray.address == "off":
+        freeze(prepared)
         worker = UnitWorker(factory, job, notify=tracker.frame)
         with reporter.watching(tracker, lambda: None, beat):
             _run_passes(prepared, lambda tasks: map(worker.work, tasks), tracker, reporter)
     else:
-        forgive_last_attempts(storage, (task.unit.unit_id for task in prepared.tasks))
         with Cluster(job.config) as cluster:
             pool = cluster.pool()
+            freeze(prepared)
+            forgive_last_attempts(storage, (task.unit.unit_id for task in prepared.tasks))
             placed = factory.on(pool.device)
-            reporter.say(
-                "workers", f"{_count(pool.workers, 'worker')} on {pool.device}, {_count(pool.threads, 'CPU thread')} each"
-            )
+            reporter.say("workers", f"{count(pool.workers, 'worker')} on {pool.device}, {count(pool.threads, 'CPU thread')} each")
             with reporter.watching(tracker, lambda: tracker.look(*cluster.progress()), beat):
                 _run_passes(prepared, lambda tasks: cluster.run(tasks, placed, job, pool), tracker, reporter)
     snapshot = tracker.snapshot()
@@ -204,7 +128,3 @@ def _finish(prepared: Prepared, frames: int, wall_s: float) -> Summary:
 def _say_failed(reporter: Reporter, failure: Failure) -> None:
     message = f"failed: {failure.video_id}: {failure.error_type}: {failure.error_message}"
     reporter.say("video_failed", message, important=True, **dataclasses.asdict(failure))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -278,6 +278,7 @@ def test_other_prompts_are_another_configuration(inputs, output, tmp_path):
     [
         ({"ray.workers": 2}, "without Ray there is one"),
         ({"input": ""}, "needs an INPUT and an OUTPUT"),
+        ({"ray.address": "127.0.0.1:9"}, "--ray 127.0.0.1:9: no Ray answers there"),
         ({"output": "memory://x", "ray.address": "local"}, "memory:// exists in one process only"),
     ],
 )
