@@ -204,14 +204,16 @@ def _make_backdrop(rng: Generator, options: SceneOptions, camera: Camera, scheme
     surfaces: list[Surface] = [partial(_surface, options=options, colours=colours) for colours in schemes]
     blur = int(rng.choice([2, 4])) if rng.random() < options.defocus else 1
     density = size / (1.25 * max(height, width))
-    drift_T2, ripple = np.zeros((options.frames, 2)), 0.0
+    drift_T2, ripple = np.full((options.frames, 2), size / 2) - camera.middle_2 * density, 0.0  # its middle in view
     if rng.random() < options.moving_background:
         curves = [wander(rng, options.frames) for _ in range(2)]
-        drift_T2 = np.stack(curves, axis=1) * rng.uniform(0, 0.1) * size
+        drift_T2 += np.stack(curves, axis=1) * rng.uniform(0, 0.1) * size
         ripple = float(rng.uniform(0, 0.008) * size)
     way_T2 = camera.project(np.broadcast_to(camera.middle_2, (options.frames, 2))) - drift_T2 / density
     blur_T2 = np.gradient(way_T2, axis=0) * shutter if options.frames > 1 else np.zeros_like(way_T2)
-    return Backdrop(make_background(rng, size, surfaces, blur), density, drift_T2, ripple, blur_T2)
+    return Backdrop(
+        make_background(rng, size, surfaces, blur, mirror=options.pictures is not None), density, drift_T2, ripple, blur_T2
+    )
 
 
 def _make_objects(

@@ -19,7 +19,7 @@ class Backdrop:
 
     Attributes:
         density: its pixels to one of the world.
-        drift_T2: its own motion, in its pixels.
+        drift_T2: which of its pixels lies at the origin of the world.
         ripple: height of waves that run through it, in its pixels.
         blur_T2: how far it moves while the shutter is open, in the picture's pixels.
     """

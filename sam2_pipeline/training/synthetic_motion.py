@@ -208,4 +208,4 @@ def make_light(rng: Generator, options: SceneOptions) -> Light | None:
     ramps = (
         np.stack([wander(rng, frames, 60, 400), wander(rng, frames, 60, 400)], axis=1) * rng.uniform(0, 0.2) * min(strength, 3)
     )
-    return Light(np.exp(level[:, None] + tint), ramps, float(rng.uniform(0, 0.12)) * min(strength, 3))
+    return Light(np.exp(level[:, None] + tint), ramps, float(rng.uniform(0, 0.12) * min(strength, 3)))

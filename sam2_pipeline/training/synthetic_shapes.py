@@ -96,13 +96,13 @@ def _box(rng: Generator, pen: _Pen) -> None:
 
 
 def _star(rng: Generator, pen: _Pen) -> None:
-    spikes = rng.integers(4, 9)
+    spikes = int(rng.integers(4, 9))
     radius = np.tile([1.0, rng.uniform(0.3, 0.7)], spikes)
     pen.polygon(_polar(radius * RADIUS, _angles(2 * spikes)))
 
 
 def _gear(rng: Generator, pen: _Pen) -> None:
-    teeth = rng.integers(6, 13)
+    teeth = int(rng.integers(6, 13))
     inner = rng.uniform(0.7, 0.85)
     pen.polygon(_polar(np.tile([1, 1, inner, inner], teeth) * RADIUS, _angles(4 * teeth)))
     pen.polygon(_ellipse(np.zeros(2), 0.25, 0.25), 0)
@@ -117,7 +117,7 @@ def _ring(rng: Generator, pen: _Pen) -> None:
 def _sieve(rng: Generator, pen: _Pen) -> None:
     """A plate with two to four holes."""
     pen.polygon(_wavy(rng, 0.15))
-    count = rng.integers(2, 5)
+    count = int(rng.integers(2, 5))
     for centre in _polar(np.full(count, 0.4), _angles(count) + rng.uniform(0, 7)):
         radius = rng.uniform(0.1, 0.2)
         pen.polygon(_ellipse(centre, radius, radius * rng.uniform(0.6, 1)), 0)

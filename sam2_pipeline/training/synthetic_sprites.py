@@ -111,20 +111,26 @@ def _box(alpha: np.ndarray) -> tuple[float, float, float, float]:
     return x0, y0, x1, y1
 
 
-def make_background(rng: Generator, size: int, surfaces: list[Surface], blur: int = 1) -> np.ndarray:
+def make_background(rng: Generator, size: int, surfaces: list[Surface], blur: int = 1, mirror: bool = False) -> np.ndarray:
     """Packed pixels ``[size, size]`` that repeat without a seam; each surface gets its own region.
 
-    ``blur`` (1, 2, 4) makes it that much coarser.
+    ``blur`` (1, 2, 4) makes it that much coarser. ``mirror``: the surfaces have seams; twice the size is given, with a mirrored
+    copy in either direction.
     """
     coarse = size // blur
     pixels = surfaces[0](rng, coarse)
     for surface in surfaces[1:]:
         pixels = np.where(_region(rng, coarse), surface(rng, coarse), pixels)
-    if blur > 1:
-        wrapped = Image.fromarray(unpack(np.pad(pixels, 4, mode="wrap")))
+    padded = np.pad(pixels, 4, mode="symmetric" if mirror else "wrap")
+    if blur == 1:
+        pixels = _mean(_mean(padded, 0), 1)[4:-4, 4:-4]  # without jagged edges
+    else:
         box = (4, 4, 4 + coarse, 4 + coarse)
-        return pack(np.asarray(wrapped.resize((size, size), Image.Resampling.BICUBIC, box=box)))
-    return _mean(_mean(pixels, 0), 1)  # without jagged edges
+        pixels = pack(np.asarray(Image.fromarray(unpack(padded)).resize((size, size), Image.Resampling.BICUBIC, box=box)))
+    if mirror:
+        pixels = np.concatenate([pixels, pixels[:, ::-1]], axis=1)
+        pixels = np.concatenate([pixels, pixels[::-1]], axis=0)
+    return np.ascontiguousarray(pixels)
 
 
 def _mean(pixels: np.ndarray, axis: int) -> np.ndarray:
@@ -137,6 +143,6 @@ def _region(rng: Generator, size: int) -> np.ndarray:
     """Where a further surface covers the background, bool: below a horizon, or in wide islands."""
     if rng.random() < 0.5:
         place = np.arange(size) / size
-        ridge = 0.5 + rng.uniform(0, 0.04) * np.sin(2 * np.pi * (place * rng.integers(1, 5) + rng.random()))
-        return (place[:, None] > ridge) & (place[:, None] < 0.97)
+        waves = np.sin(2 * np.pi * (place * rng.integers(1, 5) + rng.random()))
+        return (place[:, None] > rng.uniform(0.4, 0.75) + rng.uniform(0, 0.04) * waves) & (place[:, None] < 0.97)
     return smooth_noise(rng, size, int(rng.integers(2, 4)), 2) > rng.uniform(0.45, 0.6)

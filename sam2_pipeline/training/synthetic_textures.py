@@ -1,4 +1,4 @@
-"""Surfaces: patterns coloured by ramps, and crops of real pictures; they repeat without a seam.
+"""Surfaces: patterns coloured by ramps, which repeat without a seam, and parts of real pictures, which do not.
 
 Pixels are packed, one uint32 each with red in the lowest byte and opacity in the highest: one look-up moves a whole pixel.
 """
@@ -45,14 +45,12 @@ def _picture(path: Path) -> Image.Image:
 
 
 def picture_texture(rng: Generator, size: int, folder: str) -> np.ndarray:
-    """A random part of a random picture, mirrored once in both directions so that it repeats; packed ``[size, size]``."""
+    """A random part of a random picture, packed ``[size, size]``."""
     paths = picture_paths(folder)
     image = _picture(paths[rng.integers(len(paths))])
     side = max(2, round(min(image.size) * rng.uniform(0.4, 1)))
     x, y = (int(rng.integers(length - side + 1)) for length in image.size)
-    half = pack(np.array(image.resize((size // 2, size // 2), _BICUBIC, box=(x, y, x + side, y + side))))
-    upper = np.concatenate([half, half[:, ::-1]], axis=1)
-    return np.concatenate([upper, upper[::-1]], axis=0)
+    return pack(np.asarray(image.resize((size, size), _BICUBIC, box=(x, y, x + side, y + side))))
 
 
 def pack(rgb: np.ndarray, alpha: np.ndarray | int = 255) -> np.ndarray:
@@ -147,13 +145,17 @@ def _dots(rng: Generator, size: int) -> np.ndarray:
 
 def _cells(rng: Generator, size: int) -> np.ndarray:
     """Patches of even shade, each the pixels nearest to one of some seeds."""
-    coarse = max(8, size // 4)
-    seeds, shade = rng.random((18, 2), np.float32), rng.random(18, np.float32)
+    coarse = max(8, size // 2)
     place = np.arange(coarse, dtype=np.float32) / coarse
-    apart = np.abs(place - seeds[:, :, None])
+    apart = np.abs(place - rng.random((16, 2, 1), np.float32))
     apart = np.minimum(apart, 1 - apart) ** 2
-    nearest = (apart[:, 0, :, None] + apart[:, 1, None, :]).argmin(0)
-    return _enlarged(shade[nearest], size)
+    shades = np.empty((coarse, coarse), np.float32)
+    nearest = np.full((coarse, coarse), 2, np.float32)
+    for (down, across), shade in zip(apart, rng.random(16, np.float32)):
+        distance = down[:, None] + across
+        np.copyto(shades, shade, where=distance < nearest)
+        np.minimum(nearest, distance, out=nearest)
+    return _enlarged(shades, size)
 
 
 def _weave(rng: Generator, size: int) -> np.ndarray:

@@ -1,0 +1,3 @@
+"""Videos with known masks as clips: synthetic scenes, SA-V folders, DAVIS-like folders."""
+
+_KINDS = ("manual", "auto")

@@ -1,0 +1,180 @@
+"""`TrainConfig`: everything a training run can be told, in YAML or in Python, checked before any work starts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import yaml
+
+from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.model.config import ModelConfig, find_config
+from sam2_pipeline.settings import Settings, build, parse_override, put, setting, to_plain
+
+FREEZABLE = ("image_encoder", "memory", "decoder", "prompt_encoder")
+
+
+@dataclass(frozen=True)
+class ModelSection(Settings):
+    """Which network, and what it starts from: a checkpoint (a path or URL), or random weights. ``freeze`` names groups of
+    parameters that stay as they are: image_encoder, memory, decoder, prompt_encoder."""
+
+    path: ClassVar[str] = "model"
+    name: str = "sam2_pipeline_small"
+    checkpoint: str | None = None
+    freeze: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.freeze:
+            if name not in FREEZABLE:
+                raise ConfigError(f"model.freeze holds {name!r}, expected some of {', '.join(FREEZABLE)}")
+        _ = self.config
+
+    @property
+    def config(self) -> ModelConfig:
+        return find_config(self.name)
+
+
+@dataclass(frozen=True)
+class DataSection(Settings):
+    """Clips to learn from.
+
+    ``kind`` synthetic draws scenes from the seeds ``first_seed`` and the ``num_scenes`` - 1 after it; sav and davis read the
+    folder ``root``. A step is made of clips of ``frames`` frames, or with probability ``image_share`` of ``image_batch``
+    single frames. ``image_sizes``: each step picks one as the side of the network's input (empty: the model's own).
+    ``max_stride``: largest distance, in annotated frames, between neighbours of a clip.
+    """
+
+    path: ClassVar[str] = "data"
+    kind: Literal["synthetic", "sav", "davis"] = "synthetic"
+    root: str | None = None
+    first_seed: int = setting(1_000_000, low=0)
+    num_scenes: int = setting(1_000_000, low=1)
+    scene_size: int = setting(288, low=64)
+    pictures: str | None = None
+    frames: int = setting(8, low=1)
+    objects: int = setting(3, low=1)
+    batch: int = setting(8, low=1)
+    image_batch: int | None = setting(None, low=1)
+    image_share: float = setting(0.25, low=0.0, high=1.0)
+    image_sizes: tuple[int, ...] = ()
+    max_stride: int = setting(3, low=1)
+    min_area: float = setting(0.0005, low=0.0, high=1.0)
+    augment: bool = True
+    loaders: int = setting(2, low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.kind == "synthetic") != (self.root is None):
+            raise ConfigError(f"data.root is {self.root!r}, expected {'none' if self.root else 'a folder'} for {self.kind} data")
+        for size in self.image_sizes:
+            if size < 128 or size % 32:
+                raise ConfigError(f"data.image_sizes holds {size}, expected multiples of 32 from 128 on")
+
+
+@dataclass(frozen=True)
+class PromptSection(Settings):
+    """Simulated interaction (SAM 2 paper, section D.2.2).
+
+    A step's first prompts are masks with probability ``mask``, boxes with probability ``box``, else clicks. Clicks and boxes are
+    followed by ``corrections`` clicks, on up to ``corrected_frames`` frames. Up to ``conditioning_frames`` frames are prompted.
+    With probability ``anywhere`` a correction falls anywhere in the object, and not where the mask is wrong.
+    """
+
+    path: ClassVar[str] = "prompts"
+    mask: float = setting(0.5, low=0.0, high=1.0)
+    box: float = setting(0.25, low=0.0, high=1.0)
+    conditioning_frames: int = setting(2, low=1)
+    corrected_frames: int = setting(2, low=1)
+    corrections: int = setting(7, low=0)
+    anywhere: float = setting(0.1, low=0.0, high=1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mask + self.box > 1:
+            raise ConfigError(f"prompts.mask + prompts.box is {self.mask + self.box}, expected at most 1")
+
+
+@dataclass(frozen=True)
+class LossSection(Settings):
+    """Weights of the losses, and the focal loss's two constants."""
+
+    path: ClassVar[str] = "loss"
+    focal: float = setting(20.0, low=0.0)
+    dice: float = setting(1.0, low=0.0)
+    iou: float = setting(1.0, low=0.0)
+    presence: float = setting(1.0, low=0.0)
+    focal_alpha: float = setting(0.25, low=0.0, high=1.0)
+    focal_gamma: float = setting(2.0, low=0.0)
+
+
+@dataclass(frozen=True)
+class OptimSection(Settings):
+    """AdamW: learning rates (``trunk_lr`` for the image trunk's last block; earlier blocks decay), a linear warm-up and a
+    cosine down to ``final`` of the rate."""
+
+    path: ClassVar[str] = "optim"
+    steps: int = setting(20_000, low=1)
+    lr: float = setting(5e-4, above=0.0)
+    trunk_lr: float = setting(5e-4, above=0.0)
+    layer_decay: float = setting(0.9, above=0.0, high=1.0)
+    weight_decay: float = setting(0.05, low=0.0)
+    warmup: int = setting(500, low=0)
+    final: float = setting(0.02, low=0.0, high=1.0)
+    clip: float = setting(0.1, above=0.0)
+    ema: float = setting(0.999, low=0.0, high=1.0)
+    ema_ramp: int = setting(10, low=1)
+
+
+@dataclass(frozen=True)
+class RunSection(Settings):
+    """Where results go, and how often: a line of the log, a checkpoint, a sheet of pictures (all in steps)."""
+
+    path: ClassVar[str] = "run"
+    output: str = "training"
+    seed: int = setting(0, low=0)
+    device: str | None = None
+    bfloat16: bool = True
+    log_every: int = setting(20, low=1)
+    save_every: int = setting(500, low=1)
+    pictures_every: int = setting(500, low=1)
+
+
+@dataclass(frozen=True)
+class TrainConfig(Settings):
+    """A training run. `TrainConfig.load` reads YAML and overrides."""
+
+    model: ModelSection = field(default_factory=ModelSection)
+    data: DataSection = field(default_factory=DataSection)
+    prompts: PromptSection = field(default_factory=PromptSection)
+    loss: LossSection = field(default_factory=LossSection)
+    optim: OptimSection = field(default_factory=OptimSection)
+    run: RunSection = field(default_factory=RunSection)
+
+    @classmethod
+    def load(cls, file: str | None = None, overrides: Sequence[str] = ()) -> "TrainConfig":
+        """Defaults, then the YAML ``file``, then ``key.path=value`` overrides.
+
+        Raises:
+            ConfigError: a file that cannot be read, or a setting that does not fit.
+        """
+        values: dict[str, Any] = {}
+        if file is not None:
+            try:
+                values = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
+            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+                raise ConfigError(f"--config {file}: {' '.join(str(error).split())}") from None
+            if not isinstance(values, dict):
+                raise ConfigError(f"--config {file}: holds {type(values).__name__}, expected a mapping of settings")
+        for text in overrides:
+            keys, value = parse_override(text)
+            put(values, keys, value)
+        return build(cls, values)
+
+    def decisive(self) -> dict[str, Any]:
+        """What decides the numbers that come out; a run is continued only with the same."""
+        plain = to_plain(self)
+        del plain["data"]["loaders"]
+        plain["run"] = {"seed": self.run.seed, "bfloat16": self.run.bfloat16}
+        return plain
