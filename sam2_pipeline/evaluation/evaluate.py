@@ -88,7 +88,7 @@ def evaluate(
         keep_first_and_last=keep,
         videos=tuple(sorted(videos, key=lambda video: video.video_id)),
         failures=tuple(sorted(failures, key=lambda failure: failure.video_id)),
-        without_predictions=len(wanted) - len(shared),
+        left_aside=len(wanted) - len(shared) if common else 0,
         without_truth=len(there) - len(shared),
     )
 

@@ -70,7 +70,7 @@ class PngMasks:
 
     def _read_binary(self, name: str) -> Rle:
         values = self._values(name)
-        if values.size and np.count_nonzero(values) != np.count_nonzero(values == values.max()):
+        if values.any() and np.count_nonzero(values) != np.count_nonzero(values == values.max()):
             found = np.unique(values).tolist()
             raise VideoError(f"{self._storage.locate(name)} has the values {found[:5]}, expected 0 and one other, for one object")
         return encode(values != 0)

@@ -28,7 +28,8 @@ class Evaluation:
     Attributes:
         videos: those that were scored.
         failures: those that could not be.
-        without_predictions, without_truth: videos that only one side has.
+        left_aside: true videos that were, for want of predictions.
+        without_truth: predicted videos that the truth does not have.
     """
 
     predictions: str
@@ -37,7 +38,7 @@ class Evaluation:
     keep_first_and_last: bool
     videos: tuple[VideoScore, ...]
     failures: tuple[Failure, ...]
-    without_predictions: int
+    left_aside: int
     without_truth: int
 
     @property
@@ -87,7 +88,7 @@ class Evaluation:
             **self._matching(),
             "unpredicted_objects": self.unpredicted,
             "objects_left_aside": sum(video.left_aside for video in self.videos),
-            "videos_without_predictions": self.without_predictions,
+            "videos_left_aside": self.left_aside,
             "videos_without_ground_truth": self.without_truth,
             "videos": [_video(video) for video in self.videos],
             "failures": [{"video_id": failure.video_id, "reason": failure.reason} for failure in self.failures],

@@ -61,16 +61,15 @@ def notes(found: Evaluation) -> Iterator[str]:
         share, first = found.spurious_per_object, [found.recall(at, visible_at_first=True) for at in RECALL_AT]
         yield f"spurious masklets per true object: {'-' if share is None else f'{share:.2f}'}"
         yield "recall of objects visible at the start: " + ", ".join(f"{_percent(r)} at {at}" for r, at in zip(first, RECALL_AT))
-    left_aside = sum(video.left_aside for video in found.videos)
+    invisible = sum(video.left_aside for video in found.videos)
     for number, what in [
         (found.unpredicted, "true objects have no predicted masklet and score as empty"),
-        (left_aside, "true objects are visible on no frame that counts and are left aside"),
+        (invisible, "true objects are visible on no frame that counts and are left aside"),
+        (found.left_aside, "true videos have no predictions and are left aside"),
         (found.without_truth, "predicted videos have no ground truth and are left aside"),
     ]:
         if number:
             yield f"{number} {what}"
-    if len(found.failures) < found.without_predictions:
-        yield f"{found.without_predictions} videos have no predictions and are left aside"
 
 
 def _cells(videos: Sequence[VideoScore], matched: bool) -> list[str]:

@@ -28,7 +28,7 @@ def open_masks(url: str | os.PathLike[str], options: dict[str, Any] | None = Non
     if storage.url.lower().endswith(".json"):
         folder, _, name = storage.url.rpartition("/")
         return SavMasks(Storage(folder or "/", options), [name], sav)
-    if any(storage.list("_run")):
+    if any(storage.list("_run", recursive=True)):
         return TableMasks(storage)
     names = [name for name, _ in storage.list(recursive=True)]
     sav_json, json, png = ([n for n in names if n.lower().endswith(ends)] for ends in (SAV_ENDS, ".json", ".png"))

@@ -36,7 +36,7 @@ class TableMasks:
         if failure is not None:
             raise VideoError(f"{self.url}: the run failed on it: {failure}")
         id_column = "masklet_id" if self.automatic else "object_id"
-        rows = self._dataset.masklets(video_id, columns=["masklet_id", id_column]).to_pylist()
+        rows = self._dataset.masklets(video_id, columns=["masklet_id", "object_id"]).to_pylist()
         object_of = {row["masklet_id"]: row[id_column] for row in rows}
         if len(set(object_of.values())) < len(object_of):
             raise VideoError(f"{self.url}: objects have several masklets: {sorted(object_of.values())}, expected one each")
