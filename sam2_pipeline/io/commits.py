@@ -6,6 +6,7 @@ orphans, which nobody reads and `sweep_orphans` removes.
 """
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
@@ -16,6 +17,7 @@ from sam2_pipeline.masklets.work import Commit, Part
 
 FOLDER = "_run/commits"
 _READERS = 16  # a commit is one small GET, nearly all of it waiting
+_OUR_PART = re.compile(r"/\.?unit-[^/]*\.parquet")  # the dot: remains of an interrupted write
 
 
 def commit_name(unit_id: str) -> str:
@@ -79,10 +81,11 @@ def find_orphans(storage: Storage, *, hidden: bool = False) -> list[str]:
 
 
 def sweep_orphans(storage: Storage) -> list[str]:
-    """Deletes what no commit names and returns the names, so that each table folder can be read as it stands.
+    """Deletes our parts that no commit names and returns their names, so that each table folder can be read as it stands.
 
-    For the end of a run: an attempt that is still at work would lose its parts.
+    Other people's files are left alone (`verify` tells of them). For the end of a run: an attempt still at work would lose
+    its parts.
     """
-    orphans = find_orphans(storage, hidden=True)
+    orphans = [name for name in find_orphans(storage, hidden=True) if _OUR_PART.search(name)]
     storage.delete(orphans)
     return orphans

@@ -101,3 +101,10 @@ def test_commit_under_another_name(tmp_path, maker):
     os.rename(tmp_path / commit_name("u"), tmp_path / commit_name("v"))
     with pytest.raises(StorageError, match=r"unit-v\.json: holds the commit of unit u"):
         list_commits(storage)
+
+
+def test_other_peoples_files_are_not_swept(storage):
+    storage.write_bytes("masks/notes.txt", b"mine")
+    storage.write_bytes("masks/unit-x-1.parquet", b"an attempt that lost")
+    assert sweep_orphans(storage) == ["masks/unit-x-1.parquet"]
+    assert storage.read_bytes("masks/notes.txt") == b"mine"
