@@ -1,4 +1,4 @@
-"""`demo`: a few clips made here, through the whole pipeline on local Ray, into tables that are then shown.
+"""`demo`: a few synthetic clips and their ground truth, through the whole pipeline on local Ray, into tables that are shown.
 
 The model is untrained unless weights are named, so the masks mean nothing: the demo shows the machinery at work.
 """
@@ -7,14 +7,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pyarrow as pa
 
 from sam2_pipeline.config import JobConfig
+from sam2_pipeline.training.synthetic_files import make_dataset
+from sam2_pipeline.training.synthetic_options import SceneOptions
 
-CLIPS, FRAMES, RATE = 3, 24, 24
-HEIGHT, WIDTH = 192, 256
+CLIPS = 3
+SCENES = SceneOptions(size=(192, 256), frames=24, fps=24, objects=(3, 4))
+ANNOTATE_EVERY = 4  # frames of the ground truth; the settings' rate
 # Settings under which an untrained model gives masklets, and a laptop an answer within a minute or two.
 SETTINGS = {
     "model.image_size": 128,
@@ -24,28 +25,8 @@ SETTINGS = {
     "generate.stability_score_thresh": 0.5,
     "generate.max_mask_share": 1.0,
     "generate.max_objects": 4,
-    "annotate.fps": 6,
+    "annotate.fps": SCENES.fps / ANNOTATE_EVERY,
 }
-
-
-def make_clip(path: Path, seed: int) -> None:
-    """An H.264 clip of coloured discs that move over a shaded background and pass before each other."""
-    random = np.random.default_rng(seed)
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    start, speed = random.uniform(0.2, 0.8, (4, 2)), random.uniform(-0.02, 0.02, (4, 2))
-    radius, colour = random.uniform(15, 35, 4), random.integers(0, 255, (4, 3))
-    background = np.stack([80 + 60 * x / WIDTH, 90 + 50 * y / HEIGHT, np.full(x.shape, 110)], axis=-1)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=RATE, options={"crf": "18"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for t in range(FRAMES):
-            picture = background.astype(np.uint8)
-            for disc in range(4):
-                centre = ((start[disc] + t * speed[disc]) % 1) * (HEIGHT, WIDTH)
-                inside = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius[disc] ** 2
-                picture[inside] = colour[disc]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
 
 
 def save_untrained(path: Path, name: str) -> None:
@@ -72,13 +53,10 @@ def prepare(
     ``engine`` are further settings, of where and how to run.
     """
     root = Path(directory or tempfile.mkdtemp(prefix="sam2-pipeline-demo-"))
-    videos = root / "videos"
-    videos.mkdir(parents=True, exist_ok=True)
-    for seed in range(CLIPS):
-        make_clip(videos / f"clip_{seed}.mp4", seed)
-    given = {"input": str(videos), "output": str(root / "masklets"), **(engine or {})}
+    make_dataset(root, range(CLIPS), SCENES, annotate_every=ANNOTATE_EVERY)
+    given = {"input": str(root / "videos"), "output": str(root / "masklets"), **(engine or {})}
     if model or checkpoint:
-        given |= {"model.name": model, "model.checkpoint": checkpoint, "annotate.fps": 6}
+        given |= {"model.name": model, "model.checkpoint": checkpoint, "annotate.fps": SCENES.fps / ANNOTATE_EVERY}
         return JobConfig.load(None, [], given, {}), False
     weights = root / "untrained.safetensors"
     save_untrained(weights, "sam2.1_hiera_tiny")

@@ -19,6 +19,7 @@ BELOW = {
     "compat": {"segment", "io", "model", "masklets"},
     "pipeline": {"segment", "io", "model", "masklets", "config", "settings", "version"},
     "evaluation": {"io", "masklets"},
+    "training": {"model", "masklets", "segment", "io", "config", "settings"},
     "bench": {"version", "pipeline", "segment", "io", "model", "masklets", "config", "compat"},
 }
 TOP = {"__init__", "__main__", "cli", "commands", "demo", "doctor"}

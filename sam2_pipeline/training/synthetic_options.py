@@ -45,7 +45,7 @@ class SceneOptions:
     frames: int = 24
     fps: float = 24.0
     objects: tuple[int, int] = (3, 8)
-    diameter: tuple[float, float] = (0.1, 0.6)
+    diameter: tuple[float, float] = (0.12, 0.7)
     parts: float = 0.15
     twins: float = 0.1
     late: float = 0.15

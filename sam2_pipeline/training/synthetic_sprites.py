@@ -65,7 +65,7 @@ def make_sprite(rng: Generator, size: int, surfaces: list[Surface], shapes: tupl
 
 
 def _softened(alpha: np.ndarray) -> np.ndarray:
-    alpha = np.array(Image.fromarray(alpha).filter(ImageFilter.BoxBlur(1)))
+    alpha = np.array(Image.fromarray(alpha).filter(ImageFilter.BoxBlur(0.5)))
     alpha[[0, -1]] = alpha[:, [0, -1]] = 0
     return alpha
 
