@@ -50,13 +50,16 @@ def make_sprite(rng: Generator, size: int, surfaces: list[Surface], shapes: tupl
         for number, surface in enumerate(surfaces[1:], 1):
             _add_part(rng, surface, rgb, parts, inside, number)
     light = _enlarge(_shading(rng, alpha), size)
-    opacity = alpha.astype(np.float32) * np.float32(1 / 255)
-    premultiplied = (rgb * (light * opacity)[..., None]).clip(0, alpha[..., None])
+    light *= alpha * np.float32(1 / 255)
+    premultiplied = np.empty((size, size, 4), np.uint8)
+    premultiplied[..., 3] = alpha
+    for channel in range(3):  # one by one, since arithmetic over a last axis of three is slow
+        premultiplied[..., channel] = np.minimum(rgb[..., channel] * light, alpha)
     shadow = _enlarge(inside, size)
     shadow[[0, -1]] = shadow[:, [0, -1]] = 0  # look-ups outside give the border
     return Sprite(
         size,
-        pack(premultiplied.astype(np.uint8), alpha).ravel(),
+        premultiplied.view("<u4").ravel(),
         shadow.clip(0, 255).astype(np.uint8).ravel(),
         parts if parts is None else parts.ravel(),
         len(surfaces) - 1,
