@@ -3,12 +3,15 @@
 Shapes: N batch, q / k queries and keys, E inner width, h heads.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Block sizes of `_attend_narrow_values` on a CPU: a block of scores (512 x 1024 floats) stays in the cache.
-_QUERY_BLOCK, _KEY_BLOCK = 512, 1024
+# `_attend_narrow_values` holds so many scores at a time (16 MB), and looks at so many keys beforehand.
+_SCORES_AT_ONCE = 2**22
+_SAMPLED_KEYS = 256
 
 
 class Attention(nn.Module):
@@ -44,22 +47,31 @@ def attend(q_NQE: Tensor, k_NKE: Tensor, v_NKC: Tensor) -> Tensor:
 
 
 def _attend_narrow_values(q_QE: Tensor, k_KE: Tensor, v_KC: Tensor) -> Tensor:
-    """The same by blocks with a running softmax (Milakov & Gimelshein, 2018).
+    """The same block by block: PyTorch's fused CPU kernel wants values as wide as the keys, its general path the Q x K matrix.
 
-    PyTorch's fused CPU kernel wants values as wide as the keys, and its general path writes the whole Q x K matrix.
+    A softmax may subtract any number near a row's largest score. The largest score of a sample of the keys is nearly always
+    near enough; where it is not, a weight overflows, and all keys are looked at.
     """
     q_QE = q_QE * q_QE.shape[-1] ** -0.5
-    out = v_KC.new_empty(q_QE.shape[0], v_KC.shape[1])
-    for start in range(0, q_QE.shape[0], _QUERY_BLOCK):
-        q = q_QE[start : start + _QUERY_BLOCK]
-        largest, total = q.new_full((len(q), 1), -torch.inf), q.new_zeros(len(q), 1)
-        weighted = q.new_zeros(len(q), v_KC.shape[1])
-        for keys, values in zip(k_KE.split(_KEY_BLOCK), v_KC.split(_KEY_BLOCK), strict=True):
-            scores = q @ keys.T
-            before, largest = largest, torch.maximum(largest, scores.amax(dim=-1, keepdim=True))
-            scores.sub_(largest).exp_()
-            shrink = (before - largest).exp_()
-            total.mul_(shrink).add_(scores.sum(dim=-1, keepdim=True))
-            weighted.mul_(shrink).addmm_(scores, values)
-        torch.div(weighted, total, out=out[start : start + _QUERY_BLOCK])
-    return out
+    keys_at_once = max(_SCORES_AT_ONCE // len(q_QE), 1)
+    blocks = k_KE.split(keys_at_once)
+    sample = k_KE[:: -(-len(k_KE) // _SAMPLED_KEYS)]
+    attended = _attend_shifted(q_QE, blocks, v_KC, (q_QE @ sample.T).amax(dim=1))
+    if not attended.isfinite().all():
+        largest_Q = torch.stack([(q_QE @ keys.T).amax(dim=1) for keys in blocks]).amax(dim=0)
+        attended = _attend_shifted(q_QE, blocks, v_KC, largest_Q)
+    return attended
+
+
+def _attend_shifted(q_QE: Tensor, blocks: Sequence[Tensor], v_KC: Tensor, shift_Q: Tensor) -> Tensor:
+    """``softmax(q k^T) v`` by weights ``exp(q k^T - shift)``: infinite or NaN where one overflows.
+
+    The shift rides along in the product as one more channel, and the sum of the weights comes out as one more value.
+    """
+    q_QE = torch.cat((q_QE, -shift_Q[:, None]), dim=1)
+    v_KC = torch.cat((v_KC, v_KC.new_ones(len(v_KC), 1)), dim=1)
+    weighted = q_QE.new_zeros(len(q_QE), v_KC.shape[1])
+    for k, v in zip(blocks, v_KC.split(len(blocks[0])), strict=True):
+        k = torch.cat((k, k.new_ones(len(k), 1)), dim=1)
+        weighted.addmm_((q_QE @ k.T).exp_(), v)
+    return weighted[:, :-1] / weighted[:, -1:]

@@ -4,47 +4,46 @@ Shapes: B pictures, H x W tokens of a map kept channels-last, d channels, w wind
 Module names are those of the released checkpoints (``image_encoder.trunk``).
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2_pipeline.model.config import TrunkConfig
-from sam2_pipeline.model.layers import MLP, learned
+from sam2_pipeline.model.layers import MLP, in_pieces, learned
 
 _EPS = 1e-6
 _WINDOW_EMBED_SIDE = 8
 
 
-def split_windows(x_BHWC: Tensor, window: int) -> tuple[Tensor, tuple[int, int]]:
-    """Cuts maps into windows ``[B * windows, window, window, C]``, padding below and to the right with zeros.
-
-    Padding happens after the norm and is not masked: padded positions take part in attention, as in the reference.
-    Returns the windows and the padded (height, width).
-    """
+def split_windows(x_BHWC: Tensor, window: int, padding_C: Tensor) -> Tensor:
+    """Cuts maps into windows ``[B * windows, window * window, C]``; below and to the right they are padded with a constant."""
     B, H, W, C = x_BHWC.shape
-    pad_h, pad_w = -H % window, -W % window
-    if pad_h or pad_w:
-        x_BHWC = F.pad(x_BHWC, (0, 0, 0, pad_w, 0, pad_h))
-    rows, columns = (H + pad_h) // window, (W + pad_w) // window
-    x = x_BHWC.view(B, rows, window, columns, window, C).transpose(2, 3)
-    return x.reshape(-1, window, window, C), (H + pad_h, W + pad_w)
+    rows, columns = -(-H // window), -(-W // window)
+    if (rows * window, columns * window) != (H, W):
+        padded = padding_C.expand(B, rows * window, columns * window, C).clone()
+        padded[:, :H, :W] = x_BHWC
+        x_BHWC = padded
+    x = x_BHWC.unflatten(2, (columns, window)).unflatten(1, (rows, window)).transpose(2, 3)
+    return x.reshape(B * rows * columns, window * window, C)
 
 
-def join_windows(windows: Tensor, padded: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Undoes `split_windows` and crops the padding: ``[B, H, W, C]`` of ``size``."""
-    window, C = windows.shape[1], windows.shape[-1]
-    rows, columns = padded[0] // window, padded[1] // window
-    x = windows.view(-1, rows, columns, window, window, C).transpose(2, 3)
-    return x.reshape(-1, *padded, C)[:, : size[0], : size[1]]
+def join_windows(windows: Tensor, window: int, size: tuple[int, int]) -> Tensor:
+    """Undoes `split_windows`, dropping the padding: ``[B, H, W, C]`` of ``size``."""
+    H, W = size
+    rows, columns = -(-H // window), -(-W // window)
+    x = windows.unflatten(1, (window, window)).unflatten(0, (-1, rows, columns)).transpose(2, 3)
+    return x.flatten(3, 4).flatten(1, 2)[:, :H, :W]
 
 
 def pool(x_BHWC: Tensor) -> Tensor:
     """2 x 2 max pooling of channels-last maps."""
-    B, H, W, C = x_BHWC.shape
-    return x_BHWC.view(B, H // 2, 2, W // 2, 2, C).amax(dim=(2, 4))
+    x = x_BHWC.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
+    x = torch.maximum(x[:, :, 0], x[:, :, 1])  # many times faster on a CPU than a reduction over the small dimensions
+    return torch.maximum(x[:, :, :, 0], x[:, :, :, 1])
 
 
 class MultiScaleAttention(nn.Module):
-    """Self-attention inside each map (or window); with ``pooled`` the queries are max-pooled, which halves the map."""
+    """Self-attention inside each map or window; with ``pooled`` the queries are max-pooled, which halves the map."""
 
     def __init__(self, dim_in: int, dim_out: int, num_heads: int, pooled: bool):
         super().__init__()
@@ -52,18 +51,30 @@ class MultiScaleAttention(nn.Module):
         self.qkv = nn.Linear(dim_in, 3 * dim_out)
         self.proj = nn.Linear(dim_out, dim_out)
 
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        B, H, W, _ = x_BHWC.shape
-        q, k, v = self.qkv(x_BHWC).chunk(3, dim=-1)
+    def forward(self, x_BHWC: Tensor, window: int) -> Tensor:
+        """``window`` 0 is the whole map.
+
+        Padding is not masked, it takes part in attention, as in the reference: a position of zeros, so its projections are
+        the bias alone. Hence windows are padded after the projection, which is spared that work.
+        """
+        C = self.proj.in_features
+        q, kv = self.qkv(x_BHWC).split((C, 2 * C), dim=-1)
         if self.pooled:
             q = pool(q)
-            H, W = H // 2, W // 2
+        B, H, W, _ = q.shape
+        query_window = window // 2 if self.pooled else window
+        if window:
+            q = split_windows(q, query_window, self.qkv.bias[:C])
+            kv = split_windows(kv, window, self.qkv.bias[C:])
+        else:
+            q, kv = q.flatten(1, 2), kv.flatten(1, 2)
 
-        def heads(x: Tensor) -> Tensor:
-            return x.reshape(B, -1, self.num_heads, x.shape[-1] // self.num_heads).transpose(1, 2)
+        def heads(x_NTC: Tensor) -> Tensor:
+            return x_NTC.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
-        x = F.scaled_dot_product_attention(heads(q), heads(k), heads(v))
-        return self.proj(x.transpose(1, 2).reshape(B, H, W, -1))
+        k, v = kv.chunk(2, dim=-1)
+        x = F.scaled_dot_product_attention(heads(q), heads(k), heads(v)).transpose(1, 2).flatten(2)
+        return self.proj(join_windows(x, query_window, (H, W)) if window else x.view(B, H, W, C))
 
 
 class Block(nn.Module):
@@ -80,18 +91,17 @@ class Block(nn.Module):
             self.proj = nn.Linear(dim_in, dim_out)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
+        if self.window:
+            return in_pieces(lambda rows: self._feed(self._attend(rows)), x_BHWC, dim=1, step=self.window)
+        return in_pieces(self._feed, self._attend(x_BHWC), dim=1)
+
+    def _attend(self, x_BHWC: Tensor) -> Tensor:
         normed = self.norm1(x_BHWC)
         skip = pool(self.proj(normed)) if self.pooled else x_BHWC
-        if self.window:
-            windows, padded = split_windows(normed, self.window)
-            attended = self.attn(windows)
-            if self.pooled:
-                padded = (padded[0] // 2, padded[1] // 2)
-            attended = join_windows(attended, padded, (skip.shape[1], skip.shape[2]))
-        else:
-            attended = self.attn(normed)
-        x = skip + attended
-        return x + self.mlp(self.norm2(x))
+        return skip + self.attn(normed, self.window)
+
+    def _feed(self, x_BHWC: Tensor) -> Tensor:
+        return x_BHWC + self.mlp(self.norm2(x_BHWC))
 
 
 class PatchEmbed(nn.Module):
@@ -102,7 +112,8 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, dim, kernel_size=7, stride=4, padding=3)
 
     def forward(self, images_B3SS: Tensor) -> Tensor:
-        return self.proj(images_B3SS).permute(0, 2, 3, 1)
+        # Channels last in memory too, as all that follows.
+        return self.proj(images_B3SS.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
 
 
 class Hiera(nn.Module):

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_PIECE_TOKENS = 2048  # per thread, see `in_pieces`
+
 
 def learned(*shape: int) -> nn.Parameter:
     """A learned embedding, small and random until weights are loaded."""
@@ -39,6 +41,21 @@ class LayerNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
         return x.permute(0, 3, 1, 2)
+
+
+def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor, *, dim: int, step: int = 1) -> Tensor:
+    """``function`` of tokens ``[..., C]``, which treats every ``step`` entries of dimension ``dim`` on their own.
+
+    On a CPU it is given one piece of ``x`` after the other: what lies between its layers, often several times as wide as
+    ``x``, then stays in the cache, where that of the whole would fill fresh memory each time.
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return function(x)
+    tokens_a_step = step * x.shape[:-1].numel() // x.shape[dim]
+    length = step * max(1, _PIECE_TOKENS * torch.get_num_threads() // tokens_a_step)
+    if length >= x.shape[dim]:
+        return function(x)
+    return torch.cat([function(piece) for piece in x.split(length, dim)], dim)
 
 
 def resize_maps(maps_NCHW: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:

@@ -43,7 +43,7 @@ class RotaryAttention(nn.Module):
         """Turns every pair in float32; ``x`` may hold several maps of T tokens in a row."""
         N, length, D = x_NTD.shape
         a, b = x_NTD.float().view(N, -1, cos_TP.shape[0], D).chunk(2, dim=-1)
-        turned = torch.cat((a * cos_TP - b * sin_TP, a * sin_TP + b * cos_TP), dim=-1)
+        turned = torch.cat((torch.addcmul(a * cos_TP, b, sin_TP, value=-1), torch.addcmul(a * sin_TP, b, cos_TP)), dim=-1)
         return turned.view(N, length, D).to(x_NTD.dtype)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, tables: tuple[Tensor, Tensor], num_unplaced: int = 0) -> Tensor:
