@@ -63,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_status(verbs)
     _add_retry(verbs)
     _add_evaluate(verbs)
+    _add_train(verbs)
     _add_small_verbs(verbs)
     _add_demo(verbs)
     return parser
@@ -164,6 +165,28 @@ exit status: 0 all videos scored; 3 some could not be (they are listed); 2 nothi
     parser.add_argument("--json", metavar="FILE", help="write everything, each object's scores too")
     parser.add_argument("--quiet", action="store_true", help="no table")
     _add_storage_option(parser)
+
+
+def _add_train(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "train",
+        commands.train,
+        "train a model on synthetic scenes, SA-V or DAVIS-like folders",
+        """Run again, it continues: whatever stopped it, it goes on from the last checkpoint. In the output folder: log.csv,
+pictures/ of predictions, checkpoint.pt, and at the end weights.safetensors, for --checkpoint and load_model.
+
+examples:
+  sam2-pipeline train --config configs/train_synthetic.yaml --output training/
+  sam2-pipeline train --output tuned/ --set data.kind=davis --set data.root=DAVIS --set model.name=sam2.1_hiera_tiny \\
+      --set model.checkpoint=sam2.1_hiera_tiny.pt --set 'model.freeze=[image_encoder]' --set optim.lr=5e-6
+
+exit status: 0 trained to the end; 1 stopped (no disk, the loss is no number); 2 bad settings or data; 130 interrupted""",
+    )
+    parser.add_argument("--config", metavar="FILE", help="settings in YAML; see configs/train_synthetic.yaml")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting (repeatable)")
+    parser.add_argument("--output", metavar="DIR", help="where checkpoints, log and weights go; default: run.output")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
 def _add_demo(verbs: Any) -> None:

@@ -134,6 +134,20 @@ def evaluate(options: argparse.Namespace) -> int:
     return 3 if found.failures else 0
 
 
+def train(options: argparse.Namespace) -> int:
+    from sam2_pipeline.training.settings import TrainConfig
+    from sam2_pipeline.training.show import reporting
+    from sam2_pipeline.training.trainer import train
+
+    output = [] if options.output is None else [f"run.output={json.dumps(options.output)}"]
+    config = TrainConfig.load(options.config, [*options.set, *output])
+    with reporting(options.quiet) as report:
+        weights = train(config, report)
+    if not options.quiet:
+        print(f"weights: {weights}")
+    return 0
+
+
 def models(options: argparse.Namespace) -> int:
     from sam2_pipeline.model.config import MODELS
 

@@ -1,3 +1,154 @@
 """Videos with known masks as clips: synthetic scenes, SA-V folders, DAVIS-like folders."""
 
-_KINDS = ("manual", "auto")
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from PIL import Image
+
+from sam2_pipeline.errors import ConfigError, VideoError
+from sam2_pipeline.io.decode import open_video
+from sam2_pipeline.masklets.rle import Rle, decode
+from sam2_pipeline.training.clips import Clip, ClipRequest, ClipSource, choose_frames, choose_objects
+from sam2_pipeline.training.settings import DataSection
+from sam2_pipeline.training.synthetic import SceneOptions, make_scene
+
+_ASPECTS = (1.0, 1.0, 4 / 3, 3 / 4, 16 / 9, 9 / 16)  # width to height
+_SAV_STEP = 4  # SA-V annotates every fourth frame
+_VOID = 255  # DAVIS: pixels that belong to no object for certain
+
+
+def open_clips(data: DataSection) -> ClipSource:
+    """The clips that the settings name.
+
+    Raises:
+        ConfigError: a folder that does not exist, or holds no annotated video.
+    """
+    if data.kind == "synthetic":
+        return SyntheticClips(data)
+    assert data.root is not None, "checked by the settings"
+    root = Path(data.root).expanduser()
+    if not root.is_dir():
+        raise ConfigError(f"data.root {data.root} is not a folder")
+    return SavClips(root, data.size) if data.kind == "sav" else DavisClips(root)
+
+
+class SyntheticClips:
+    """A scene per seed; pictures of several aspect ratios and about ``size * size`` pixels."""
+
+    def __init__(self, data: DataSection) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return self.data.num_scenes
+
+    def read(self, index: int, request: ClipRequest, rng: Generator) -> Clip | None:
+        stretch = rng.choice(_ASPECTS) ** 0.5
+        size = (round(self.data.size / stretch), round(self.data.size * stretch))
+        length = 3 * request.frames * request.max_stride // 2 if request.frames > 1 else 1
+        scene = make_scene(self.data.first_seed + index, SceneOptions(size=size, frames=length, pictures=self.data.pictures))
+        numbers = choose_frames(length, request, rng)
+        first = scene.masks(int(numbers[0]))
+        chosen = choose_objects(first.mean(axis=(1, 2)), request, rng)
+        if not len(chosen):
+            return None
+        frames, masks = zip(*((scene.frame(t), scene.masks(t)[chosen]) for t in map(int, numbers)))
+        return Clip(np.stack(frames), np.stack(masks))
+
+
+class SavClips:
+    """``*.mp4`` with ``*_manual.json`` or ``*_auto.json`` beside them, anywhere below a folder; both kinds count as videos."""
+
+    def __init__(self, root: Path, size: int) -> None:
+        self.size = size
+        self.files = [
+            (video, notes)
+            for video in sorted(root.rglob("*.mp4"))
+            for kind in ("manual", "auto")
+            if (notes := video.with_name(f"{video.stem}_{kind}.json")).exists()
+        ]
+        if not self.files:
+            raise ConfigError(f"{root} holds no annotated video, expected VIDEO.mp4 with VIDEO_manual.json or VIDEO_auto.json")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, index: int, request: ClipRequest, rng: Generator) -> Clip | None:
+        path, notes = self.files[index]
+        annotated, step = read_sav(notes)
+        places = choose_frames(len(annotated), request, rng)
+        first = annotated[places[0]]
+        chosen = choose_objects(np.array([rle.area / (rle.height * rle.width) for rle in first]), request, rng)
+        if not len(chosen):
+            return None
+        masks = np.stack([[thin_out(decode(annotated[place][n]), self.size) for n in chosen] for place in places])
+        return Clip(self._frames(path, [int(place) * step for place in places]), masks)
+
+    def _frames(self, path: Path, numbers: Sequence[int]) -> np.ndarray:
+        wanted = set(numbers)
+        with open_video(str(path)) as video:
+            span = video.frames(min(wanted), max(wanted) + 1, size=(self.size, self.size))
+            frames = {frame.index: frame.image for frame in span if frame.index in wanted}
+        if missing := sorted(wanted - frames.keys()):
+            raise VideoError(f"{path} has no frame {missing[0]}, which is annotated")
+        return np.stack([frames[number] for number in numbers])
+
+
+class DavisClips:
+    """``JPEGImages/VIDEO/00000.jpg`` and ``Annotations/VIDEO/00000.png``, with or without a folder ``480p`` between."""
+
+    def __init__(self, root: Path) -> None:
+        pictures = [root / "JPEGImages" / inner for inner in ("480p", "")]
+        masks = [root / "Annotations" / inner for inner in ("480p", "")]
+        self.pictures = next((folder for folder in pictures if folder.is_dir()), pictures[-1])
+        self.masks = next((folder for folder in masks if folder.is_dir()), masks[-1])
+        self.videos = sorted(folder.name for folder in self.masks.glob("*") if any(folder.glob("*.png")))
+        if not self.videos:
+            raise ConfigError(f"{root} holds no annotated video, expected Annotations/VIDEO/00000.png and JPEGImages/VIDEO/")
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def read(self, index: int, request: ClipRequest, rng: Generator) -> Clip | None:
+        video = self.videos[index]
+        names = sorted(path.stem for path in (self.masks / video).glob("*.png"))
+        names = [names[place] for place in choose_frames(len(names), request, rng)]
+        labels = np.stack([_picture(self.masks / video / f"{name}.png", None) for name in names])
+        numbers = np.setdiff1d(np.unique(labels[0]), (0, _VOID))
+        shares = (labels[0] == numbers[:, None, None]).mean(axis=(1, 2))
+        chosen = numbers[choose_objects(shares, request, rng)]
+        if not len(chosen):
+            return None
+        frames = np.stack([_picture(self.pictures / video / f"{name}.jpg", "RGB") for name in names])
+        if frames.shape[1:3] != labels.shape[1:]:
+            raise VideoError(f"{video}: pictures are {frames.shape[1:3]}, masks {labels.shape[1:]}, expected the same size")
+        return Clip(frames, labels[:, None] == chosen[:, None, None])
+
+
+def read_sav(path: Path) -> tuple[list[list[Rle]], int]:
+    """(masks of all objects for every annotated frame, frames from one of these to the next)."""
+    try:
+        content = json.loads(path.read_bytes())
+        annotated = [[Rle.from_coco(mask) for mask in frame] for frame in content["masklet"]]
+        total = int(content.get("video_frame_count") or len(annotated))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise VideoError(f"{path} is no SA-V annotation: {type(error).__name__}: {error}") from error
+    if not annotated:
+        raise VideoError(f"{path} annotates no frame")
+    return annotated, _SAV_STEP if -(-total // _SAV_STEP) == len(annotated) else -(-total // len(annotated))
+
+
+def thin_out(mask_HW: np.ndarray, size: int) -> np.ndarray:
+    """A mask squeezed to ``size x size`` by taking the pixels at the new pixels' centres."""
+    rows, columns = (((np.arange(size) + 0.5) * side / size).astype(int) for side in mask_HW.shape)
+    return mask_HW[np.ix_(rows, columns)]
+
+
+def _picture(path: Path, mode: str | None) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image if mode is None else image.convert(mode))
+    except OSError as error:
+        raise VideoError(f"{path} cannot be read: {error}") from error

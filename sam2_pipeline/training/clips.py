@@ -16,18 +16,25 @@ class Clip:
 
     Attributes:
         frames_THWC: uint8 RGB.
-        masks_TNHW: bool; all False where an object is not visible.
+        masks_TNHW: bool; all False where an object is not visible (absent, or hidden).
     """
 
     frames_THWC: np.ndarray
     masks_TNHW: np.ndarray
 
-    @property
-    def visible_TN(self) -> np.ndarray:
-        return self.masks_TNHW.any(axis=(2, 3))
-
     def __repr__(self) -> str:
         return f"Clip(frames={self.frames_THWC.shape}, masks={self.masks_TNHW.shape})"
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRequest:
+    """What a clip shall be: so many frames, at most ``max_stride`` annotated frames apart; so many objects at most, each
+    covering at least the share ``min_area`` of the clip's first frame."""
+
+    frames: int
+    max_stride: int = 1
+    objects: int = 3
+    min_area: float = 0.0
 
 
 class ClipSource(Protocol):
@@ -35,26 +42,27 @@ class ClipSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int, frames: int, max_stride: int, rng: Generator) -> Clip:
-        """A clip of ``frames`` frames of video ``index``, at most ``max_stride`` annotated frames apart, with all objects."""
+    def read(self, index: int, request: ClipRequest, rng: Generator) -> Clip | None:
+        """A clip of video ``index``; None where its first frame shows no object that is large enough.
+
+        Raises:
+            VideoError: the video or its masks cannot be read.
+        """
         ...
 
 
-def choose_frames(available: int, wanted: int, max_stride: int, rng: Generator) -> np.ndarray:
-    """Which of ``available`` frames make a clip: evenly apart, in order. A video that is too short goes to and fro."""
-    most = max(1, min(max_stride, (available - 1) // max(wanted - 1, 1)))
+def choose_frames(available: int, request: ClipRequest, rng: Generator) -> np.ndarray:
+    """Which of ``available`` frames make a clip: evenly apart, forward or backward. A video too short is walked to and fro."""
+    wanted = request.frames
+    most = max(1, min(request.max_stride, (available - 1) // max(wanted - 1, 1)))
     stride = int(rng.integers(1, most + 1))
-    span = (wanted - 1) * stride + 1
-    start = int(rng.integers(max(available - span, 0) + 1))
-    there_and_back = np.r_[0:available, available - 2 : 0 : -1] if available > 1 else np.zeros(1, int)
-    return there_and_back[(start + np.arange(wanted) * stride) % len(there_and_back)]
+    start = int(rng.integers(max(available - (wanted - 1) * stride, 1)))
+    there_and_back = np.r_[0:available, available - 2 : 0 : -1]
+    chosen = there_and_back[(start + np.arange(wanted) * stride) % len(there_and_back)]
+    return chosen[::-1] if rng.random() < 0.5 else chosen
 
 
-def choose_objects(clip: Clip, most: int, min_area: float, rng: Generator) -> Clip | None:
-    """The clip with at most ``most`` objects, all of which cover ``min_area`` of its first frame; None if there are none."""
-    areas_N = clip.masks_TNHW[0].mean(axis=(1, 2))
-    fit = np.flatnonzero((areas_N > 0) & (areas_N >= min_area))
-    if not len(fit):
-        return None
-    chosen = np.sort(rng.permutation(fit)[:most])
-    return Clip(clip.frames_THWC, clip.masks_TNHW[:, chosen])
+def choose_objects(shares_N: np.ndarray, request: ClipRequest, rng: Generator) -> np.ndarray:
+    """Numbers of the objects to learn, from the share of the first frame that each covers; empty where none is large enough."""
+    fit = np.flatnonzero((shares_N > 0) & (shares_N >= request.min_area))
+    return np.sort(rng.permutation(fit)[: request.objects])

@@ -1,0 +1,139 @@
+"""The model on clips with simulated prompts, frame by frame, with gradients through memory: from a batch to losses.
+
+Frames with a first prompt come first, then the others in order, as in SAM 2's own training. Letters in names as in
+`model.sam2` and `loading`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from sam2_pipeline.model.image_encoder import FrameFeatures, normalise
+from sam2_pipeline.model.layers import resize_maps
+from sam2_pipeline.model.memory_bank import MemoryBatch, MemoryRules, plan_reading
+from sam2_pipeline.model.sam2 import Sam2
+from sam2_pipeline.training.clicks import boxes, correction_clicks, first_clicks
+from sam2_pipeline.training.decoding import Candidates, decode_candidates
+from sam2_pipeline.training.loading import Batch
+from sam2_pipeline.training.losses import Losses, mask_losses, nothing
+from sam2_pipeline.training.settings import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """One frame of all rows: its memory and pointer, and the mask logits that were shown."""
+
+    memory_NTC: Tensor
+    pointer_ND: Tensor
+    logits_NHW: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Losses of a batch, and the masks ``[T, N, S/4, S/4]`` (logits, without gradient) that came out."""
+
+    losses: Losses
+    logits_TNHW: Tensor
+
+
+class ClipLearner(nn.Module):
+    """The model and its teacher; calling it is one training step's forward pass (a module, so that DDP can wrap it)."""
+
+    def __init__(self, model: Sam2, config: TrainConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(self, batch: Batch, rows: Tensor | float | None = None) -> Outcome:
+        """``rows``: how many rows this step has on average per worker, if there are several workers."""
+        with input_size(self.model, batch.plan.size):
+            return _Lesson(self.model, self.config, batch, len(batch.lanes_N) if rows is None else rows).run()
+
+
+@contextmanager
+def input_size(model: Sam2, size: int) -> Iterator[None]:
+    """The model at another size of its input; no weight depends on it."""
+    before = model.config
+    try:
+        model.config, model.sam_prompt_encoder.image_size = replace(before, image_size=size), size
+        yield
+    finally:
+        model.config, model.sam_prompt_encoder.image_size = before, before.image_size
+
+
+class _Lesson:
+    """One batch on its way through the model."""
+
+    def __init__(self, model: Sam2, config: TrainConfig, batch: Batch, rows: Tensor | float) -> None:
+        self.model, self.config, self.batch, self.plan, self.rows = model, config, batch, batch.plan, rows
+        frames = batch.frames_VT3SS
+        self.features = model.encode_frames(normalise(frames.flatten(0, 1)))
+        self.first_VT = torch.arange(frames.shape[0], device=frames.device) * frames.shape[1]
+        self.prompted: dict[int, Remembered] = {}
+        self.tracked: dict[int, Remembered] = {}
+        self.losses, self.decodings = nothing(frames.device), 0
+
+    def run(self) -> Outcome:
+        order = [*self.plan.prompted, *(t for t in range(self.plan.frames) if t not in self.plan.prompted)]
+        for t in order:
+            features = self.features.select(self.first_VT + t)
+            conditioning = t in self.plan.prompted or t in self.plan.corrected
+            seen = self._mask_given(features, t) if self._takes_mask(t) else self._looked(features, t)
+            (self.prompted if conditioning else self.tracked)[t] = seen
+        shown = torch.stack([(self.prompted | self.tracked)[t].logits_NHW.detach() for t in range(self.plan.frames)])
+        return Outcome(self.losses.over(max(self.decodings, 1)), shown)
+
+    def _takes_mask(self, t: int) -> bool:
+        return self.plan.prompt == "mask" and t in self.plan.prompted
+
+    def _mask_given(self, features: FrameFeatures, t: int) -> Remembered:
+        """The true mask is the prompt and the result; there is nothing to learn but what comes of remembering it."""
+        given = self.model.adopt_masks(features, self.batch.lanes_N, self.batch.masks_TNSS[t])
+        return self._remembered(features, given.logits_NHW, given.object_score_N, given.pointer_ND)
+
+    def _looked(self, features: FrameFeatures, t: int) -> Remembered:
+        """The first prompt, or none where the object is tracked, then corrections where there shall be any."""
+        truth, draws, lanes = self.batch.masks_TNSS[t], self.batch.draws_TNK[t], self.batch.lanes_N
+        points = self._first_prompt(truth, draws) if t in self.plan.prompted else None
+        memory = None if t in self.plan.prompted else self._memory(t)
+        embedding = self.model.attend_memory(features, lanes, memory)
+        found = decode_candidates(self.model, embedding, features, lanes, points)
+        self._judge(found, truth)
+        for turn in range(self.config.prompts.corrections if t in self.plan.corrected else 0):
+            where, anywhere = draws[:, 4 + 2 * turn], draws[:, 5 + 2 * turn] < self.config.prompts.anywhere
+            logits = found.chosen_logits().detach()
+            predicted = resize_maps(logits[:, None], tuple(truth.shape[-2:]))[:, 0] > 0  # type: ignore[arg-type]
+            click = correction_clicks(predicted & ~anywhere[:, None, None], truth, where)
+            points = click if points is None else (torch.cat((points[0], click[0]), 1), torch.cat((points[1], click[1]), 1))
+            found = decode_candidates(self.model, embedding, features, lanes, points, logits)
+            self._judge(found, truth)
+        return self._remembered(features, found.shown_logits(), found.object_score_N, found.pointer_ND)
+
+    def _first_prompt(self, truth_NSS: Tensor, draws_NK: Tensor) -> tuple[Tensor, Tensor]:
+        return boxes(truth_NSS, draws_NK[:, :4]) if self.plan.prompt == "box" else first_clicks(truth_NSS, draws_NK[:, 0])
+
+    def _judge(self, found: Candidates, truth_NSS: Tensor) -> None:
+        self.losses = self.losses + mask_losses(found, truth_NSS, self.config.loss, self.rows)
+        self.decodings += 1
+
+    def _remembered(self, features: FrameFeatures, logits: Tensor, object_score: Tensor, pointer: Tensor) -> Remembered:
+        if self.plan.frames == 1:  # nobody will ask
+            return Remembered(logits[:, :0, :0], pointer, logits)
+        # Probabilities, not a cut mask, also on prompted frames: a cut would let no gradient through.
+        memory = self.model.encode_memory(features, self.batch.lanes_N, logits, object_score, binarise=False)
+        return Remembered(memory, pointer, logits)
+
+    def _memory(self, t: int) -> MemoryBatch:
+        """What frame ``t`` reads: the same frames for all rows."""
+        plan = plan_reading(list(self.prompted), self.tracked, t, 1, self.plan.frames, MemoryRules())
+        known, N, device = self.prompted | self.tracked, len(self.batch.lanes_N), self.batch.lanes_N.device
+        pointers = [known[frame].pointer_ND for frame, _ in plan.pointers]
+        times = torch.tensor([age / plan.pointer_span for _, age in plan.pointers], dtype=torch.float32, device=device)
+        return MemoryBatch(
+            torch.stack([known[frame].memory_NTC for frame, _ in plan.maps], dim=1),
+            torch.tensor([row for _, row in plan.maps], device=device).expand(N, -1),
+            torch.stack(pointers, dim=1) if pointers else torch.zeros(N, 0, self.model.config.hidden_dim, device=device),
+            times.expand(N, -1),
+        )

@@ -1,0 +1,92 @@
+"""Checkpoints of a run: whole or not at all, whenever it is killed; and the weights that come of it.
+
+Randomness needs no place in them: every step draws from the seed and its own number.
+"""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from sam2_pipeline.errors import CheckpointError, ConfigError, StorageError
+from sam2_pipeline.model.sam2 import Sam2
+from sam2_pipeline.training.optimizer import SlowCopy
+from sam2_pipeline.training.settings import TrainConfig
+
+CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"
+
+
+def save(
+    folder: Path, model: Sam2, slow: SlowCopy, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, skipped: int
+) -> None:
+    """Everything that is needed to continue with ``step``, in place of what was saved before."""
+    content = {
+        "model": model.state_dict(),
+        "slow": slow.weights,
+        "optimizer": optimizer.state_dict(),
+        "settings": config.decisive(),
+        "step": step,
+        "skipped": skipped,
+    }
+    stored = io.BytesIO()
+    torch.save(content, stored)
+    write_whole(folder / CHECKPOINT, stored.getvalue())
+
+
+def resume(folder: Path, model: Sam2, slow: SlowCopy, optimizer: torch.optim.Optimizer, config: TrainConfig) -> tuple[int, int]:
+    """(the step to go on with, clips skipped so far); (0, 0) where nothing was saved.
+
+    Raises:
+        CheckpointError: the file is damaged.
+        ConfigError: it comes of other settings.
+    """
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return 0, 0
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        settings, step, skipped = content["settings"], int(content["step"]), int(content["skipped"])
+        _check_settings(path, settings, config.decisive())
+        model.load_state_dict(content["model"])
+        slow.load(content["slow"])
+        optimizer.load_state_dict(content["optimizer"])
+    except ConfigError:
+        raise
+    except Exception as error:  # a damaged file can raise anything
+        raise CheckpointError(f"{path} cannot be continued: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+    return step, skipped
+
+
+def save_weights(folder: Path, slow: SlowCopy) -> Path:
+    """The slow copy in float16, as `load_model` takes it."""
+    path = folder / WEIGHTS
+    halves = {name: tensor.to("cpu", torch.float16).contiguous() for name, tensor in slow.weights.items()}
+    write_whole(path, safetensors.torch.save(halves))
+    return path
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replaces a file at once, and only after the new content is on the disk."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _check_settings(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    for section, values in now.items():
+        for key, value in values.items():
+            if (found := before[section].get(key)) != value:
+                raise ConfigError(
+                    f"{path} was made with {section}.{key} = {found!r}, now it is {value!r}; "
+                    "continue with the same settings, or train into another folder"
+                )

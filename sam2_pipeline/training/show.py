@@ -1,0 +1,46 @@
+"""A training run as its user sees it: a bar on a terminal, else a line for every line of the log."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sam2_pipeline.training.trainer import Progress as Step
+
+
+@contextmanager
+def reporting(quiet: bool) -> Iterator[Callable[[Step], None]]:
+    """Something for `train` to report to."""
+    console = Console(stderr=True)
+    if quiet:
+        yield lambda step: None
+    elif console.is_terminal:
+        columns = (
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("", total=None)
+
+            def advance(step: Step) -> None:
+                bar.update(task, completed=step.step, total=step.steps)
+                if step.values:
+                    bar.update(task, description=_said(step.values))
+
+            yield advance
+    else:
+        yield _print_line
+
+
+def _print_line(step: Step) -> None:
+    if step.values:
+        print(f"{step.step}/{step.steps} steps, {_said(step.values)}", file=sys.stderr, flush=True)
+
+
+def _said(values: dict[str, float]) -> str:
+    return f"loss {values['total']:.3f}, mean IoU {values['overlap']:.3f}, {values['skipped']:.0f} clips skipped"

@@ -1,0 +1,156 @@
+"""The training loop: `train` runs, or continues, the training that a `TrainConfig` describes.
+
+In its folder: ``checkpoint.pt`` (to continue), ``log.csv``, ``pictures/``, ``settings.yaml``, and at the end
+``weights.safetensors``, which `load_model` takes.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import yaml
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sam2_pipeline.errors import PipelineError, StorageError
+from sam2_pipeline.model.checkpoint import build_model, load_model
+from sam2_pipeline.model.sam2 import Sam2
+from sam2_pipeline.settings import to_plain
+from sam2_pipeline.training.clip_forward import ClipLearner, Outcome
+from sam2_pipeline.training.journal import Journal, numbers, save_sheet
+from sam2_pipeline.training.loading import Batch, batches
+from sam2_pipeline.training.optimizer import SlowCopy, freeze, make_optimizer, set_learning_rate
+from sam2_pipeline.training.saving import resume, save, save_weights, write_whole
+from sam2_pipeline.training.settings import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is reported after a step. ``values`` are those of the log, None on steps that are not logged."""
+
+    step: int
+    steps: int
+    values: dict[str, float] | None
+
+
+def train(config: TrainConfig, report: Callable[[Progress], None] | None = None) -> Path:
+    """Trains to the end, continuing what is in ``run.output``; gives the path of the weights.
+
+    Inside an initialised ``torch.distributed`` group, each process is one of several workers that share every batch.
+
+    Raises:
+        ConfigError: settings that do not fit, or data to learn nothing from.
+        CheckpointError: weights to start from, or a run to continue, that cannot be read.
+        PipelineError: the loss is no longer a number. The last checkpoint stays as it is.
+    """
+    return Trainer(config, report or (lambda _: None)).run()
+
+
+class Trainer:
+    """One worker's share of a run."""
+
+    def __init__(self, config: TrainConfig, report: Callable[[Progress], None]) -> None:
+        self.config, self.report = config, report
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self.folder = Path(config.run.output).expanduser()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"run.output {self.folder} cannot be made: {error.strerror}") from error
+        self.model = start_model(config)
+        freeze(self.model, config.model.freeze)
+        self.optimizer = make_optimizer(self.model, config.optim)
+        self.slow = SlowCopy(self.model, config.optim.ema, config.optim.ema_ramp)
+        self.step, self.skipped = resume(self.folder, self.model, self.slow, self.optimizer, config)
+        self.batches = batches(config, self.step, self.rank, self.world)
+        self.learner: nn.Module = ClipLearner(self.model, config)
+        if self.world > 1:
+            # Which parameters take part differs from step to step (mask prompts, memory), but not between workers.
+            self.learner = DistributedDataParallel(self.learner, find_unused_parameters=True)
+
+    def run(self) -> Path:
+        if self.rank == 0:
+            write_whole(self.folder / "settings.yaml", yaml.safe_dump(to_plain(self.config), sort_keys=False).encode())
+            self.journal = Journal(self.folder, self.step)
+        started = time.monotonic()
+        for batch in self.batches:
+            batch = batch.to(self.model.device)
+            self.skipped += self._sum(batch.skipped)
+            outcome, norm = self._learn(batch)
+            values = self._logged(outcome, norm, time.monotonic() - started)
+            self.step += 1
+            self._keep(batch, outcome)
+            self.report(Progress(self.step, self.config.optim.steps, values))
+        if self.rank == 0:
+            return save_weights(self.folder, self.slow)
+        return self.folder / "weights.safetensors"
+
+    def _learn(self, batch: Batch) -> tuple[Outcome, Tensor]:
+        """One step; (what came out, norm of the gradient)."""
+        self.share = set_learning_rate(self.optimizer, self.config.optim, self.step)
+        outcome: Outcome = self.learner(batch, self._sum(len(batch.lanes_N)) / self.world)
+        self.optimizer.zero_grad(set_to_none=True)
+        outcome.losses.total.backward()
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        norm = torch.nn.utils.clip_grad_norm_(trained, self.config.optim.clip)
+        # With the gradients summed over workers, all of them see the same norm, and stop at the same step.
+        if not math.isfinite(norm.item()):
+            raise PipelineError(
+                f"step {self.step}: the loss is {outcome.losses.total.item()} and the gradient's norm {norm.item()}, expected "
+                "finite numbers; nothing of this step was kept. Lower optim.lr or optim.clip, and continue"
+            )
+        self.optimizer.step()
+        self.slow.follow(self.model, self.step)
+        return outcome, norm
+
+    def _logged(self, outcome: Outcome, norm: Tensor, seconds: float) -> dict[str, float] | None:
+        if self.step % self.config.run.log_every and self.step + 1 < self.config.optim.steps:
+            return None
+        parts = {name: self._mean(getattr(outcome.losses, name).detach()) for name in outcome.losses.__slots__}
+        values = numbers(
+            {"step": self.step, **parts, "rate": self.share, "norm": norm, "skipped": self.skipped, "seconds": seconds}
+        )
+        if self.rank == 0:
+            self.journal.add(values)
+        return values
+
+    def _keep(self, batch: Batch, outcome: Outcome) -> None:
+        """Checkpoint and pictures, where they are due."""
+        if self.rank:
+            return
+        run, last = self.config.run, self.step == self.config.optim.steps
+        if self.step % run.pictures_every == 0 or last:
+            save_sheet(self.folder / "pictures" / f"{self.step:07d}.png", batch, outcome)
+        if self.step % run.save_every == 0 or last:
+            save(self.folder, self.model, self.slow, self.optimizer, self.config, self.step, self.skipped)
+
+    def _sum(self, count: int) -> int:
+        """Of all workers."""
+        if self.world == 1:
+            return count
+        total = torch.tensor(count, device=self.model.device)
+        dist.all_reduce(total)
+        return int(total)
+
+    def _mean(self, value: Tensor) -> Tensor:
+        if self.world > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value / self.world
+
+
+def start_model(config: TrainConfig) -> Sam2:
+    """The model as training finds it: from a checkpoint, or random from the seed."""
+    device = torch.device(config.run.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = torch.bfloat16 if device.type == "cuda" and config.run.bfloat16 else torch.float32
+    if config.model.checkpoint is not None:
+        return load_model(config.model.name, checkpoint=config.model.checkpoint, device=device, dtype=dtype).train()
+    before = torch.random.get_rng_state()
+    torch.manual_seed(config.run.seed)
+    model = build_model(config.model.name, device=device, dtype=dtype).train()
+    torch.random.set_rng_state(before)
+    return model

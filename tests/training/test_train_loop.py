@@ -1,0 +1,127 @@
+"""Whole runs: they learn, stop anywhere and continue, and say what is wrong."""
+
+import csv
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from sam2_pipeline import cli
+from sam2_pipeline.errors import CheckpointError, ConfigError, PipelineError
+from sam2_pipeline.model.checkpoint import build_model, load_model
+from sam2_pipeline.training.settings import TrainConfig
+from sam2_pipeline.training.trainer import Progress, train
+
+TINY = (
+    "data.batch=2", "data.size=96", "data.image_sizes=[128]", "data.loaders=0", "data.num_scenes=6", "data.frames=3",
+    "data.max_stride=1", "data.objects=2", "prompts.corrections=1", "optim.steps=6", "optim.warmup=2", "run.log_every=1",
+    "run.save_every=2", "run.pictures_every=3",
+)  # fmt: skip
+
+
+def config(folder, *overrides: str) -> TrainConfig:
+    return TrainConfig.load(None, [*TINY, f"run.output={folder}", *overrides])
+
+
+def log(folder) -> list[dict[str, str]]:
+    with open(folder / "log.csv", newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_one_clip_is_learnt_by_heart(tmp_path):
+    clip = ("data.batch=1", "data.num_scenes=1", "data.frames=2", "data.objects=1", "data.image_share=0", "data.min_area=0.03",
+            "data.augment=false", "prompts.mask=0", "prompts.conditioning_frames=1", "optim.clip=1", "optim.lr=1e-3",
+            "optim.trunk_lr=1e-3", "optim.steps=45", "run.save_every=100", "run.pictures_every=100")  # fmt: skip
+    train(config(tmp_path, *clip))
+    losses = [float(row["total"]) for row in log(tmp_path)]
+    assert sum(losses[-5:]) / 5 < 0.4 * losses[0]
+
+
+def _train_in_process(folder) -> None:
+    torch.set_num_threads(1)
+    train(config(folder))
+
+
+def test_a_killed_run_continues_as_if_nothing_had_happened(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(config(whole))
+    process = multiprocessing.get_context("spawn").Process(target=_train_in_process, args=(killed,))
+    process.start()
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (not (killed / "log.csv").exists() or len(log(killed)) < 3):
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert 3 <= len(log(killed)) < 6 and (killed / "checkpoint.pt").exists()
+    train(config(killed))
+    assert log(killed) == log(whole)
+    assert (killed / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+    assert sorted(p.name for p in (whole / "pictures").iterdir()) == ["0000003.png", "0000006.png"]
+
+
+def test_the_weights_can_be_loaded_and_started_from(tmp_path):
+    weights = train(config(tmp_path / "a", "optim.steps=1"))
+    assert weights.stat().st_size < 16e6
+    loaded = load_model("sam2_pipeline_small", checkpoint=weights, device="cpu")
+    frozen = ("image_encoder", "memory")
+    again = ("optim.steps=1", f"model.checkpoint={weights}", f"model.freeze=[{', '.join(frozen)}]", "run.seed=1")
+    then = load_model("sam2_pipeline_small", checkpoint=train(config(tmp_path / "b", *again)), device="cpu")
+    assert torch.equal(loaded.no_mem_embed, then.no_mem_embed)
+    assert not torch.equal(loaded.sam_mask_decoder.mask_tokens.weight, then.sam_mask_decoder.mask_tokens.weight)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tmp_path, monkeypatch):
+    from sam2_pipeline.training import trainer
+
+    before = []
+
+    def report(progress: Progress) -> None:
+        if progress.step == 2:
+            before.append((tmp_path / "checkpoint.pt").read_bytes())
+            with torch.no_grad():
+                running.model.image_encoder.neck.convs[1].conv.bias.fill_(float("nan"))
+
+    running = trainer.Trainer(config(tmp_path), report)
+    with pytest.raises(PipelineError, match="step 2: the loss is nan"):
+        running.run()
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before[0]
+
+
+def test_other_settings_or_a_damaged_checkpoint_do_not_continue(tmp_path):
+    train(config(tmp_path, "optim.steps=2"))
+    with pytest.raises(ConfigError, match=r"optim.lr = 0.0005, now it is 0.1"):
+        train(config(tmp_path, "optim.steps=2", "optim.lr=0.1"))
+    content = (tmp_path / "checkpoint.pt").read_bytes()
+    (tmp_path / "checkpoint.pt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match="cannot be continued"):
+        train(config(tmp_path, "optim.steps=2"))
+
+
+def test_the_verb(tmp_path, capsys):
+    overrides = [argument for setting in (*TINY, "optim.steps=1") for argument in ("--set", setting)]
+    assert cli.main(["train", "--output", str(tmp_path / "out"), *overrides]) == 0
+    said = capsys.readouterr()
+    assert f"weights: {tmp_path / 'out' / 'weights.safetensors'}" in said.out
+    assert "1/1 steps, loss " in said.err
+    assert cli.main(["train", "--output", str(tmp_path / "x"), "--set", "data.kind=sav", "--set", f"data.root={tmp_path}"]) == 2
+    assert "holds no annotated video" in capsys.readouterr().err
+
+
+def test_training_and_inference_decode_alike():
+    """The best candidate of the trainer's decoding is what the model's own verb gives."""
+    from sam2_pipeline.training.decoding import decode_candidates
+
+    torch.manual_seed(0)
+    model = build_model("sam2_pipeline_small", image_size=128)
+    features = model.encode_frames(torch.randn(2, 3, 128, 128))
+    lanes = torch.tensor([0, 1, 1])
+    embedding = model.attend_memory(features, lanes, None)
+    points, labels = torch.rand(3, 1, 2) * 128, torch.ones(3, 1, dtype=torch.long)
+    theirs = model.decode_masks(embedding, features, lanes, points, labels)
+    ours = decode_candidates(model, embedding, features, lanes, (points, labels))
+    assert torch.allclose(ours.shown_logits(), theirs.logits_NHW, atol=1e-5)
+    assert torch.allclose(ours.pointer_ND, theirs.pointer_ND, atol=1e-5)
+    assert torch.allclose(ours.object_score_N, theirs.object_score_N)

@@ -1,0 +1,298 @@
+"""The pieces of training: clips, prompts, losses, rates."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from numpy.random import default_rng
+from PIL import Image
+from videos import write_video
+
+from sam2_pipeline.errors import ConfigError, VideoError
+from sam2_pipeline.masklets.rle import encode
+from sam2_pipeline.model.checkpoint import build_model
+from sam2_pipeline.model.prompt_encoder import BACKGROUND, OBJECT
+from sam2_pipeline.training import clicks
+from sam2_pipeline.training.augment import augment, to_square
+from sam2_pipeline.training.clip_sources import DavisClips, SavClips, open_clips, read_sav
+from sam2_pipeline.training.clips import Clip, ClipRequest, choose_frames, choose_objects
+from sam2_pipeline.training.decoding import Candidates
+from sam2_pipeline.training.loading import Examples, batches
+from sam2_pipeline.training.losses import mask_losses
+from sam2_pipeline.training.optimizer import freeze, group_of, make_optimizer, share_of_rate
+from sam2_pipeline.training.settings import LossSection, OptimSection, TrainConfig
+from sam2_pipeline.training.steps import plan_step
+
+SMALL = ("data.batch=2", "data.size=96", "data.image_sizes=[128]", "data.loaders=0", "data.num_scenes=4", "data.frames=3")
+
+
+def config(*overrides: str) -> TrainConfig:
+    return TrainConfig.load(None, [*SMALL, *overrides])
+
+
+# ------------------------------------------------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.name=huge", "unknown model 'huge'"),
+        ("model.freeze=[head]", "model.freeze holds 'head', expected some of image_encoder"),
+        ("data.kind=davis", "data.root is None, expected a folder for davis data"),
+        ("data.root=here", "data.root is 'here', expected none for synthetic data"),
+        ("data.image_sizes=[130]", "multiples of 32"),
+        ("prompts.mask=0.9", "expected at most 1"),
+        ("optim.learning_rate=1", "unknown setting optim.learning_rate"),
+    ],
+)
+def test_wrong_settings_are_named(override, message):
+    with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
+        TrainConfig.load(None, [override])
+
+
+def test_the_shipped_settings_are_valid(request):
+    loaded = TrainConfig.load(str(request.config.rootpath / "configs" / "train_synthetic.yaml"))
+    assert loaded.model.config.image_size == 256
+
+
+def test_steps_follow_from_seed_and_number_and_have_the_asked_shares():
+    settings = config("data.image_share=0.25", "data.frames=8")
+    plans = [plan_step(settings, step) for step in range(2000)]
+    assert plans[7] == plan_step(settings, 7)
+    clips = [plan for plan in plans if plan.frames > 1]
+    assert len(clips) / 2000 == pytest.approx(0.75, abs=0.04)
+    for prompt, share in (("mask", 0.5), ("box", 0.25), ("click", 0.25)):
+        assert sum(plan.prompt == prompt for plan in clips) / len(clips) == pytest.approx(share, abs=0.05)
+    assert {len(plan.prompted) for plan in clips} == {1, 2}
+    assert all(plan.prompted[0] == 0 and not (plan.prompt == "mask" and plan.corrected) for plan in clips)
+    assert all(plan.prompt != "mask" for plan in plans if plan.frames == 1)
+
+
+# ---------------------------------------------------------------------------------------------------------------- clips
+
+
+@pytest.mark.parametrize(("available", "wanted"), [(1, 8), (3, 8), (8, 8), (100, 8), (5, 1)])
+def test_frames_of_a_clip(available, wanted):
+    seen = set()
+    for seed in range(60):
+        frames = choose_frames(available, ClipRequest(wanted, 3), default_rng(seed))
+        assert len(frames) == wanted and frames.min() >= 0 and frames.max() < available
+        if available >= wanted > 1:
+            steps = set(np.diff(frames).tolist())
+            assert len(steps) == 1
+            seen |= steps
+    if available == 100:
+        assert seen == {-3, -2, -1, 1, 2, 3}
+
+
+def test_objects_are_chosen_by_size():
+    request = ClipRequest(1, objects=2, min_area=0.1)
+    assert set(choose_objects(np.array([0.0, 0.05, 0.2, 0.3]), request, default_rng(0))) == {2, 3}
+    assert not len(choose_objects(np.array([0.0, 0.05]), request, default_rng(0)))
+    assert not len(choose_objects(np.zeros(3), ClipRequest(1), default_rng(0)))
+
+
+def moving_square(t: int) -> np.ndarray:
+    mask = np.zeros((64, 96), bool)
+    mask[20:40, 10 + 2 * t : 34 + 2 * t] = True
+    return mask
+
+
+def test_davis_folders(tmp_path):
+    for t in range(5):
+        for folder, name in (("JPEGImages/480p/swan", f"{t:05d}.jpg"), ("Annotations/480p/swan", f"{t:05d}.png")):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            values = moving_square(t).astype(np.uint8)
+            values = values * 200 if name.endswith("jpg") else np.where(values, 3, np.where(np.arange(96) > 90, 255, 0))
+            Image.fromarray(values.astype(np.uint8)).save(tmp_path / folder / name)
+    clips = open_clips(config("data.kind=davis", f"data.root={tmp_path}").data)
+    assert len(clips) == 1
+    clip = clips.read(0, ClipRequest(3), default_rng(1))
+    assert clip.frames_THWC.shape == (3, 64, 96, 3) and clip.masks_TNHW.shape == (3, 1, 64, 96)
+    bright = clip.frames_THWC.mean(axis=-1) > 100
+    assert ((bright & clip.masks_TNHW[:, 0]).sum() / (bright | clip.masks_TNHW[:, 0]).sum()) > 0.95
+    (tmp_path / "JPEGImages/480p/swan/00002.jpg").unlink()
+    with pytest.raises(VideoError, match=r"00002\.jpg cannot be read"):
+        clips.read(0, ClipRequest(5), default_rng(0))
+
+
+def test_sav_folders(tmp_path):
+    frames = [np.repeat(moving_square(t)[..., None] * np.uint8(200), 3, axis=2) for t in range(17)]
+    (tmp_path / "a").mkdir()
+    write_video(tmp_path / "a" / "sav_1.mp4", frames)
+    masks = [[encode(moving_square(t)).to_coco()] for t in range(0, 17, 4)]
+    notes = tmp_path / "a" / "sav_1_manual.json"
+    notes.write_text(json.dumps({"masklet": masks, "video_frame_count": 17}))
+    clips = SavClips(tmp_path, 64)
+    clip = clips.read(0, ClipRequest(3), default_rng(0))
+    assert clip.frames_THWC.shape == (3, 64, 64, 3) and clip.masks_TNHW.shape == (3, 1, 64, 64)
+    bright = clip.frames_THWC.mean(axis=-1) > 100
+    for picture, mask in zip(bright, clip.masks_TNHW[:, 0]):  # every frame has the masks of its own moment
+        assert (picture & mask).sum() / (picture | mask).sum() > 0.9
+    notes.write_text("{}")
+    with pytest.raises(VideoError, match="no SA-V annotation"):
+        read_sav(notes)
+
+
+@pytest.mark.parametrize("source", [SavClips, DavisClips])
+def test_a_folder_without_videos(source, tmp_path):
+    with pytest.raises(ConfigError, match="holds no annotated video"):
+        source(tmp_path, 64) if source is SavClips else source(tmp_path)
+
+
+def test_augmentation_moves_masks_with_the_picture():
+    masks = np.stack([moving_square(t) for t in range(2)])[:, None]
+    frames, truth = to_square(Clip(np.repeat(masks[:, 0, ..., None] * np.uint8(200), 3, axis=3), masks), 128)
+    for seed in range(10):
+        varied, moved = augment(frames, truth, default_rng(seed))
+        bright = varied.mean(dim=1) > 80
+        assert ((bright & moved[:, 0]).sum() / (bright | moved[:, 0]).sum()) > 0.9
+    again = augment(frames, truth, default_rng(9))
+    assert torch.equal(varied, again[0]) and torch.equal(moved, again[1])
+
+
+# ---------------------------------------------------------------------------------------------------------------- loading
+
+
+def test_batches_are_the_same_wherever_they_are_made():
+    settings = config("optim.steps=3", "data.loaders=2")
+    ours = list(batches(config("optim.steps=3"), 0))
+    for a, b in zip(ours, batches(settings, 0), strict=True):
+        assert torch.equal(a.frames_VT3SS, b.frames_VT3SS) and torch.equal(a.masks_TNSS, b.masks_TNSS)
+        assert torch.equal(a.draws_TNK, b.draws_TNK) and a.plan == b.plan
+    later = next(batches(config("optim.steps=3"), 2))
+    assert torch.equal(later.frames_VT3SS, ours[2].frames_VT3SS)
+    halves = [next(batches(config("optim.steps=3"), 0, rank, 2)) for rank in range(2)]
+    assert torch.equal(torch.cat([half.frames_VT3SS for half in halves]), ours[0].frames_VT3SS)
+    assert torch.equal(torch.cat([half.draws_TNK for half in halves], dim=1), ours[0].draws_TNK)
+    with pytest.raises(ConfigError, match="batch of 2 clips cannot be shared evenly by 3"):
+        batches(config(), 0, 0, 3)
+
+
+class SomeEmpty:
+    """Videos of which only the last shows an object; the first cannot be read."""
+
+    def __init__(self, good: int = 3) -> None:
+        self.good = good
+
+    def __len__(self) -> int:
+        return 4
+
+    def read(self, index, request, rng):
+        if index == 0:
+            raise VideoError("video 0 is broken")
+        shape = (request.frames, 1, 64, 64)
+        masks = np.zeros(shape, bool)
+        masks[..., 10:40, 10:40] = True
+        return Clip(np.zeros((request.frames, 64, 64, 3), np.uint8), masks) if index == self.good else None
+
+
+def test_clips_without_objects_are_skipped_and_counted():
+    examples = Examples(config(), SomeEmpty())
+    found = [examples[step, slot] for step in range(4) for slot in range(2)]
+    assert sum(example.skipped for example in found) > 4
+    assert all(example.masks_TNSS[0].any() for example in found)
+    with pytest.raises(ConfigError, match=r"50 clips in a row cannot be learnt from; .*video 0 is broken"):
+        Examples(config(), SomeEmpty(good=9))[0, 0]
+
+
+# ---------------------------------------------------------------------------------------------------------------- prompts
+
+
+def square_truth() -> torch.Tensor:
+    truth = torch.zeros(1, 64, 64, dtype=torch.bool)
+    truth[:, 10:20, 30:50] = True
+    return truth
+
+
+def test_clicks_fall_where_the_mask_is_wrong_and_everywhere_there():
+    truth = square_truth().expand(400, -1, -1)
+    predicted = truth.clone()
+    predicted[:, 10:20, 30:40] = False  # missed
+    predicted[:, 40:50, 5:15] = True  # too much
+    points, labels = clicks.correction_clicks(predicted, truth, (torch.arange(400) + 0.5) / 400)
+    x, y = points[:, 0].long().unbind(-1)
+    assert (predicted ^ truth)[torch.arange(400), y, x].all()
+    assert torch.equal(labels[:, 0] == OBJECT, truth[torch.arange(400), y, x])
+    assert (labels == BACKGROUND).float().mean() == 0.5  # both errors are equally large
+    assert len(set(zip(x.tolist(), y.tolist()))) == 200  # every wrong pixel
+
+
+def test_clicks_on_faultless_and_absent_objects_and_full_pictures():
+    truth = torch.cat((square_truth(), torch.zeros(1, 64, 64, dtype=torch.bool), torch.ones(1, 64, 64, dtype=torch.bool)))
+    for draw in (0.0, 0.3, 0.999999):
+        points, labels = clicks.correction_clicks(truth, truth, torch.full((3,), draw))
+        assert labels[:, 0].tolist() == [BACKGROUND, BACKGROUND, OBJECT]
+        assert points.min() >= 0 and points.max() < 64
+    assert clicks.first_clicks(truth, torch.full((3,), 0.5))[1][:, 0].tolist() == [OBJECT, BACKGROUND, OBJECT]
+
+
+def test_boxes_are_about_right():
+    exact, labels = clicks.boxes(square_truth(), torch.full((1, 4), 0.5))
+    assert exact[0].tolist() == [[30, 10], [49, 19]] and labels.tolist() == [[2, 3]]
+    far, _ = clicks.boxes(square_truth(), torch.tensor([[1.0, 1.0, 0.0, 0.0]]))
+    assert torch.allclose(far[0], torch.tensor([[31.9, 10.9], [47.1, 18.1]]))
+
+
+# ---------------------------------------------------------------------------------------------------------------- losses
+
+
+def candidates(logits: torch.Tensor, score: float = 5.0) -> Candidates:
+    ious = torch.full(logits.shape[:2], 0.5, requires_grad=True)
+    return Candidates(logits, ious, torch.full((len(logits),), score, requires_grad=True), torch.zeros(len(logits), 8))
+
+
+def test_only_the_best_candidate_learns_from_the_mask():
+    truth = square_truth()
+    right = truth.float() * 12 - 6
+    logits = torch.stack((-right, right, torch.zeros_like(right)), dim=1).requires_grad_()
+    found = candidates(logits)
+    losses = mask_losses(found, truth, LossSection(), 1)
+    losses.total.backward()
+    assert [bool(grad.any()) for grad in logits.grad[0]] == [False, True, False]
+    assert (found.predicted_iou_NK.grad != 0).all()  # all scores learn
+    assert losses.dice < 0.05 and losses.iou == pytest.approx((0.5 + 0.5 + 0.5) / 3, abs=0.06)
+
+
+def test_absent_objects_teach_presence_alone():
+    logits = torch.randn(1, 3, 16, 16, requires_grad=True)
+    found = candidates(logits)
+    losses = mask_losses(found, torch.zeros(1, 64, 64, dtype=torch.bool), LossSection(), 1)
+    losses.total.backward()
+    assert not logits.grad.any() and not found.predicted_iou_NK.grad.any()
+    assert losses.total.item() == pytest.approx(5.0067, abs=1e-3)  # log(1 + e^5)
+
+
+# ---------------------------------------------------------------------------------------------------------------- optimizer
+
+
+def test_rates_by_depth_and_over_time():
+    model = build_model("sam2_pipeline_small")
+    optim = OptimSection(lr=1e-3, trunk_lr=1e-4, warmup=10, steps=110, final=0.1)
+    rate = {id(p): group["lr"] for group in make_optimizer(model, optim).param_groups for p in group["params"]}
+    blocks = model.image_encoder.trunk.blocks
+    assert rate[id(blocks[-1].mlp.layers[0].weight)] == pytest.approx(1e-4)
+    assert rate[id(blocks[0].mlp.layers[0].weight)] == pytest.approx(1e-4 * 0.9 ** (len(blocks) - 1))
+    assert rate[id(model.no_mem_embed)] == 1e-3
+    assert len(rate) == len(list(model.parameters()))
+    shares = [share_of_rate(optim, step) for step in range(111)]
+    assert shares[0] == pytest.approx(0.1) and shares[9] == shares[10] == 1 and shares[110] == pytest.approx(0.1)
+    assert shares[10:] == sorted(shares[10:], reverse=True)
+
+
+def test_nothing_but_matrices_decays():
+    model = build_model("sam2_pipeline_small")
+    kept = {id(p) for g in make_optimizer(model, OptimSection()).param_groups if not g["weight_decay"] for p in g["params"]}
+    names = {name for name, p in model.named_parameters() if id(p) in kept and p.ndim > 1}
+    assert {"maskmem_tpos_enc", "no_obj_ptr", "sam_mask_decoder.mask_tokens.weight", "image_encoder.trunk.pos_embed"} <= names
+    assert not any(".blocks." in name or "patch_embed" in name or "neck" in name for name in names)
+
+
+def test_frozen_groups():
+    model = build_model("sam2_pipeline_small")
+    freeze(model, ["image_encoder", "memory"])
+    trained = {group_of(name) for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"decoder", "prompt_encoder"}
+    with pytest.raises(ConfigError, match="something is left to train"):
+        freeze(model, ["image_encoder", "memory", "decoder", "prompt_encoder"])
