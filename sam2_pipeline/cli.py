@@ -172,7 +172,7 @@ def _add_train(verbs: Any) -> None:
         verbs,
         "train",
         commands.train,
-        "train a model on synthetic scenes, SA-V or DAVIS-like folders",
+        "train a model on synthetic scenes, SA-V or DAVIS-like folders, or on masklets",
         """Run again, it continues: whatever stopped it, it goes on from the last checkpoint. In the output folder: log.csv,
 pictures/ of predictions, checkpoint.pt, and at the end weights.safetensors, for --checkpoint and load_model.
 

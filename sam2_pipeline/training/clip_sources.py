@@ -1,7 +1,9 @@
-"""Videos with known masks as clips: synthetic scenes, SA-V folders, DAVIS-like folders."""
+"""Videos with known masks as clips: synthetic scenes, SA-V folders, DAVIS-like folders, tables of our own."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from numpy.random import Generator
 from PIL import Image
 
 from sam2_pipeline.errors import ConfigError, VideoError
+from sam2_pipeline.io.dataset import MaskletDataset
 from sam2_pipeline.io.decode import open_video
 from sam2_pipeline.masklets.rle import Rle, decode
 from sam2_pipeline.training.clips import Clip, ClipRequest, ClipSource, choose_frames, choose_objects
@@ -29,6 +32,8 @@ def open_clips(data: DataSection) -> ClipSource:
     if data.kind == "synthetic":
         return SyntheticClips(data)
     assert data.root is not None, "checked by the settings"
+    if data.kind == "tables":
+        return TableClips(data.root, data.size)
     root = Path(data.root).expanduser()
     if not root.is_dir():
         raise ConfigError(f"data.root {data.root} is not a folder")
@@ -58,7 +63,48 @@ class SyntheticClips:
         return Clip(np.stack(frames), np.stack(masks))
 
 
-class SavClips:
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """The masks of a video: ``masks[i]`` are those of all its objects on frame number ``frames[i]``."""
+
+    url: str
+    frames: Sequence[int]
+    masks: Sequence[Sequence[Rle]]
+
+
+class AnnotatedVideos(ABC):
+    """Videos whose masks are run-length codes; squeezed to ``size x size`` as they are decoded."""
+
+    size: int
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def annotation(self, index: int) -> Annotated:
+        """Where video ``index`` is, and its masks."""
+
+    def read(self, index: int, request: ClipRequest, rng: Generator) -> Clip | None:
+        video = self.annotation(index)
+        places = choose_frames(len(video.frames), request, rng)
+        first = video.masks[places[0]]
+        chosen = choose_objects(np.array([rle.area / (rle.height * rle.width) for rle in first]), request, rng)
+        if not len(chosen):
+            return None
+        masks = np.stack([[thin_out(decode(video.masks[place][n]), self.size) for n in chosen] for place in places])
+        return Clip(self._pictures(video.url, [video.frames[place] for place in places]), masks)
+
+    def _pictures(self, url: str, numbers: Sequence[int]) -> np.ndarray:
+        wanted = set(numbers)
+        with open_video(url) as video:
+            span = video.frames(min(wanted), max(wanted) + 1, size=(self.size, self.size))
+            frames = {frame.index: frame.image for frame in span if frame.index in wanted}
+        if missing := sorted(wanted - frames.keys()):
+            raise VideoError(f"{url} has no frame {missing[0]}, which is annotated")
+        return np.stack([frames[number] for number in numbers])
+
+
+class SavClips(AnnotatedVideos):
     """``*.mp4`` with ``*_manual.json`` or ``*_auto.json`` beside them, anywhere below a folder; both kinds count as videos."""
 
     def __init__(self, root: Path, size: int) -> None:
@@ -75,25 +121,33 @@ class SavClips:
     def __len__(self) -> int:
         return len(self.files)
 
-    def read(self, index: int, request: ClipRequest, rng: Generator) -> Clip | None:
+    def annotation(self, index: int) -> Annotated:
         path, notes = self.files[index]
-        annotated, step = read_sav(notes)
-        places = choose_frames(len(annotated), request, rng)
-        first = annotated[places[0]]
-        chosen = choose_objects(np.array([rle.area / (rle.height * rle.width) for rle in first]), request, rng)
-        if not len(chosen):
-            return None
-        masks = np.stack([[thin_out(decode(annotated[place][n]), self.size) for n in chosen] for place in places])
-        return Clip(self._frames(path, [int(place) * step for place in places]), masks)
+        masks, step = read_sav(notes)
+        return Annotated(str(path), range(0, len(masks) * step, step), masks)
 
-    def _frames(self, path: Path, numbers: Sequence[int]) -> np.ndarray:
-        wanted = set(numbers)
-        with open_video(str(path)) as video:
-            span = video.frames(min(wanted), max(wanted) + 1, size=(self.size, self.size))
-            frames = {frame.index: frame.image for frame in span if frame.index in wanted}
-        if missing := sorted(wanted - frames.keys()):
-            raise VideoError(f"{path} has no frame {missing[0]}, which is annotated")
-        return np.stack([frames[number] for number in numbers])
+
+class TableClips(AnnotatedVideos):
+    """The output of `sam2-pipeline run`: what a model made teaches the next one. The videos must still be where they were."""
+
+    def __init__(self, url: str, size: int) -> None:
+        self.size, self.tables = size, MaskletDataset(url)
+        rows = self.tables.videos(columns=["video_id", "uri", "masklet_count"]).to_pylist()
+        self.videos = [(row["video_id"], row["uri"]) for row in rows if row["masklet_count"]]
+        if not self.videos:
+            raise ConfigError(f"{url} holds no masklets to learn from")
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def annotation(self, index: int) -> Annotated:
+        video_id, uri = self.videos[index]
+        rows = self.tables.masks(video_id, columns=["frame_index", "rle"]).to_pylist()  # by masklet, then by frame
+        frames: dict[int, list[Rle]] = {}
+        for row in rows:
+            frames.setdefault(row["frame_index"], []).append(Rle.from_coco(row["rle"]))
+        numbers = sorted(frames)
+        return Annotated(uri, numbers, [frames[number] for number in numbers])
 
 
 class DavisClips:

@@ -41,15 +41,15 @@ class DataSection(Settings):
     """Clips to learn from.
 
     ``kind`` synthetic draws scenes from the seeds ``first_seed`` and the ``num_scenes`` - 1 after it; sav and davis read the
-    folder ``root``. A step is made of clips of ``frames`` frames, or with probability ``image_share`` of ``image_batch``
-    single frames. ``image_sizes``: each step picks one as the side of the network's input (empty: the model's own).
-    ``size``: about how many pixels a side scenes and decoded videos have before they are brought to that.
-    ``max_stride``: largest distance, in annotated frames, between neighbours of a clip. ``min_area``: share of its first frame
-    that an object must cover.
+    folder ``root``; tables reads a run's output there. A step is made of clips of ``frames`` frames, or with probability
+    ``image_share`` of ``image_batch`` single frames. ``image_sizes``: each step picks one as the side of the network's input
+    (empty: the model's own). ``size``: about how many pixels a side scenes and decoded videos have before they are brought
+    to that. ``max_stride``: largest distance, in annotated frames, between neighbours of a clip. ``min_area``: share of its
+    first frame that an object must cover.
     """
 
     path: ClassVar[str] = "data"
-    kind: Literal["synthetic", "sav", "davis"] = "synthetic"
+    kind: Literal["synthetic", "sav", "davis", "tables"] = "synthetic"
     root: str | None = None
     first_seed: int = setting(1_000_000, low=0)
     num_scenes: int = setting(1_000_000, low=1)

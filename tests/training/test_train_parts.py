@@ -5,17 +5,22 @@ import json
 import numpy as np
 import pytest
 import torch
+from fakes import FakeFactory, write_clip
 from numpy.random import default_rng
 from PIL import Image
 from videos import write_video
 
+from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import ConfigError, VideoError
-from sam2_pipeline.masklets.rle import encode
+from sam2_pipeline.io.dataset import MaskletDataset
+from sam2_pipeline.masklets.rle import decode, encode
 from sam2_pipeline.model.checkpoint import build_model
 from sam2_pipeline.model.prompt_encoder import BACKGROUND, OBJECT
+from sam2_pipeline.pipeline.driver import run_job
+from sam2_pipeline.pipeline.progress import Reporter
 from sam2_pipeline.training import clicks
 from sam2_pipeline.training.augment import augment, to_square
-from sam2_pipeline.training.clip_sources import DavisClips, SavClips, open_clips, read_sav
+from sam2_pipeline.training.clip_sources import DavisClips, SavClips, open_clips, read_sav, thin_out
 from sam2_pipeline.training.clips import Clip, ClipRequest, choose_frames, choose_objects
 from sam2_pipeline.training.decoding import Candidates
 from sam2_pipeline.training.loading import Examples, batches
@@ -133,6 +138,19 @@ def test_sav_folders(tmp_path):
     notes.write_text("{}")
     with pytest.raises(VideoError, match="no SA-V annotation"):
         read_sav(notes)
+
+
+def test_our_own_tables(tmp_path):
+    write_clip(tmp_path / "in" / "a.mp4", frames=6, height=64, width=96)
+    places = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out"), "ray.address": "off"}
+    run_job(JobConfig.load(options=places), factory=FakeFactory(), reporter=Reporter("quiet"))
+    clips = open_clips(config("data.kind=tables", f"data.root={tmp_path / 'out'}", "data.size=96").data)
+    assert len(clips) == 1
+    clip = clips.read(0, ClipRequest(6, objects=9), default_rng(3))
+    masklets = list(MaskletDataset(tmp_path / "out"))
+    truth = np.stack([[thin_out(decode(frame.rle), 96) for frame in one.frames] for one in masklets], axis=1)
+    assert clip.frames_THWC.shape == (6, 96, 96, 3) and len(masklets) == 2
+    assert np.array_equal(clip.masks_TNHW, truth) or np.array_equal(clip.masks_TNHW[::-1], truth)
 
 
 @pytest.mark.parametrize("source", [SavClips, DavisClips])
