@@ -57,15 +57,18 @@ def decode_candidates(
             torch.zeros(len(lanes_N), 1, 2, device=model.device),
             torch.full((len(lanes_N), 1), NOT_A_POINT, device=model.device),
         )
-    indices = torch.arange(1, NUM_MASKS) if multimask else torch.arange(1)
+    first, last = (1, NUM_MASKS) if multimask else (0, 1)
+    rows = torch.arange(len(lanes_N), device=model.device)
     with model.precision():
         encoder, decoder = model.sam_prompt_encoder, model.sam_mask_decoder
         dense = encoder.no_mask() if mask_logits_NHW is None else encoder.encode_masks(mask_logits_NHW.clamp(-_LOUDEST, _LOUDEST))
         decoded = decoder.attend(embedding_NDHW + dense, encoder.image_positions(), encoder.encode_points(*points))
         upscaled = decoder.upscale(decoded.image_NDHW, features.stride8_VCHW[lanes_N], features.stride4_VCHW[lanes_N])
-        logits = decoder.draw(upscaled, decoded.mask_tokens_NMD, indices.to(model.device).expand(len(lanes_N), -1))
-        scores = decoded.predicted_iou_NM[:, indices]
-        token = decoded.mask_tokens_NMD[torch.arange(len(lanes_N), device=model.device), indices[0] + scores.argmax(dim=1)]
+        logits = decoder.draw(
+            upscaled, decoded.mask_tokens_NMD, torch.arange(first, last, device=model.device).expand(len(rows), -1)
+        )
+        scores = decoded.predicted_iou_NM[:, first:last]
+        token = decoded.mask_tokens_NMD[rows, first + scores.argmax(dim=1)]
         pointer = model.obj_ptr_proj(token).float()
     present = (decoded.object_score_N > 0).float()[:, None]
     return Candidates(logits, scores, decoded.object_score_N, present * pointer + (1 - present) * model.no_obj_ptr)
