@@ -32,7 +32,13 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit status."""
-    options = build_parser().parse_args(arguments)
+    # Threads of torch that wait for each other spin: on a shared machine that makes everything several times slower.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    options.arguments = rest
+    if options.arguments and options.verb is not commands.bench:  # which reads its own, so that torch can wait until then
+        parser.error(f"unrecognized arguments: {' '.join(options.arguments)}")
     try:
         with interruptible():
             return options.verb(options)
@@ -227,7 +233,7 @@ def _add_small_verbs(verbs: Any) -> None:
     doctor.add_argument("--output", metavar="OUTPUT", help="also check that results can be written there")
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     _add_storage_option(doctor)
-    bench = _verb(
+    _verb(
         verbs,
         "bench",
         commands.bench,
@@ -235,7 +241,6 @@ def _add_small_verbs(verbs: Any) -> None:
         "example:\n  sam2-pipeline bench --quick --json bench.json",
         add_help=False,
     )
-    bench.add_argument("arguments", nargs=argparse.REMAINDER, help="see sam2-pipeline bench --help")
 
 
 def _verb(

@@ -1,0 +1,137 @@
+"""`sam2-pipeline bench`: measures, prints a table, writes JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from sam2_pipeline.bench import peer
+from sam2_pipeline.bench.contestants import Contestant, Ours
+from sam2_pipeline.bench.measure import FULL, QUICK, Result, Sizes, measure
+from sam2_pipeline.bench.scene import random_weights
+from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.model.checkpoint import build_model, load_model
+from sam2_pipeline.model.sam2 import Sam2
+
+EXAMPLES = """examples:
+  sam2-pipeline bench --quick
+  sam2-pipeline bench --threads 1 --json bench.json
+  sam2-pipeline bench --model sam2.1_hiera_large --checkpoint sam2.1_hiera_large.pt
+
+Where PyPI's sam2 is installed, both take turns in this process, on the same weights and inputs; the ratio is its time over
+ours, and exit status 1 means that the masks did not agree. Without --checkpoint the weights are random, from a fixed seed."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = build_parser().parse_args(arguments)
+    torch.set_num_threads(options.threads or torch.get_num_threads())
+    sizes = QUICK if options.quick else FULL
+    model = make_model(options.model, options.checkpoint, sizes.image_size)
+    contestants: list[Contestant] = [Ours(model)]
+    console = Console()
+    if peer.is_installed():
+        contestants.append(peer.PypiSam2(model))
+    else:
+        console.print(f"Ours alone: PyPI's sam2 is not installed. To compare: {peer.HOW_TO_INSTALL}", markup=False)
+    console.print(f"{model.config.name}, {sizes.image_size} pixels, float32, {processor()}, {torch.get_num_threads()} threads")
+    results = []
+    for result in measure(contestants, sizes):
+        console.print(f"  measured: {result.task}", style="dim")
+        results.append(result)
+    console.print(table(results, [c.name for c in contestants]))
+    if options.json:
+        facts = describe(model, sizes) | {"contestants": [c.name for c in contestants]}
+        Path(options.json).write_text(json.dumps(facts | {"results": [as_json(r) for r in results]}, indent=2) + "\n")
+    disagreeing = [r for r in results if not r.agrees]
+    for result in disagreeing:
+        console.print(f"{result.task}: the results do not agree ({result.agreement}); its ratio means nothing", style="red")
+    return 1 if disagreeing else 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sam2-pipeline bench",
+        description="How fast this machine is: image encoder, tracking, automatic masks.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--quick", action="store_true", help="512 pixels and few frames: a minute or two on a laptop")
+    parser.add_argument("--model", metavar="NAME", default="sam2.1_hiera_tiny", help="default: %(default)s")
+    parser.add_argument("--checkpoint", metavar="URL", help="weights; default: random ones, always the same")
+    parser.add_argument("--threads", metavar="N", type=int, help="CPU threads; default: as PyTorch chooses")
+    parser.add_argument("--json", metavar="FILE", help="write everything that was measured")
+    return parser
+
+
+def make_model(name: str, checkpoint: str | None, image_size: int) -> Sam2:
+    """On the CPU in float32, which is what is compared today."""
+    if checkpoint:
+        return load_model(name, checkpoint=checkpoint, image_size=image_size, device="cpu")
+    model = build_model(name, image_size=image_size)
+    model.load_state_dict(random_weights({key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}))
+    return model
+
+
+def table(results: Sequence[Result], names: Sequence[str]) -> Table:
+    """Median milliseconds of everyone; where there are two, how many times faster we are, and whether the results agree."""
+    shown = Table(caption="ms: median wall time · ratio: peer / ours, median (quartiles)" if len(names) > 1 else None)
+    shown.add_column("")
+    for name in names:
+        shown.add_column(f"{name}, ms", justify="right")
+    if len(names) > 1:
+        for heading in ("ratio, wall", "ratio, CPU time"):
+            shown.add_column(heading, justify="right")
+        shown.add_column("agreement")
+    for result in results:
+        cells = [f"{statistics.median(result.wall_ms[name]):.0f}" for name in names]
+        if len(names) > 1:
+            cells += [_spread(result.ratio("wall_ms")), _spread(result.ratio("cpu_ms")), result.agreement]
+        shown.add_row(result.task, *cells)
+    return shown
+
+
+def _spread(ratio: tuple[float, float, float] | None) -> str:
+    if ratio is None:
+        raise ConfigError("a ratio needs two contestants")
+    return f"{ratio[0]:.2f} ({ratio[1]:.2f}-{ratio[2]:.2f})"
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    ratios = {f"ratio_{clock}": result.ratio(clock) for clock in ("wall_ms", "cpu_ms")}
+    return asdict(result) | ratios
+
+
+def describe(model: Sam2, sizes: Sizes) -> dict[str, Any]:
+    """The hardware, software and settings that the figures hold for."""
+    return {
+        "model": model.config.name,
+        "sizes": asdict(sizes),
+        "device": str(model.device),
+        "dtype": str(model.compute_dtype),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def processor() -> str:
+    """The CPU's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,66 @@
+"""Implementations of SAM 2 that can be timed side by side, behind one small interface."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sam2_pipeline.compat import SAM2AutomaticMaskGenerator, SAM2VideoPredictor, build_sam2, build_sam2_video_predictor
+from sam2_pipeline.masklets.rle import Rle
+from sam2_pipeline.model.sam2 import Sam2
+
+# Holes are filled only where the peer's compiled CUDA extension is there; without it the peer skips the step. So neither does it.
+VIDEO_OVERRIDES = {"fill_hole_area": 0}
+# With random weights the scores mean nothing: these thresholds let a share of the masks through, as real ones would.
+GENERATOR_OPTIONS: dict[str, Any] = {"pred_iou_thresh": 0.6, "stability_score_thresh": 0.6, "output_mode": "coco_rle"}
+
+
+class Contestant(Protocol):
+    """One implementation with weights loaded. Methods take what the network takes, so that only the network's work is timed."""
+
+    name: str
+
+    def encode(self, image_13SS: Tensor) -> Tensor:
+        """The image embedding ``[1, 256, S/16, S/16]`` of a normalised picture."""
+        ...
+
+    def track(self, images_T3SS: Tensor, clicks_N2: np.ndarray, height: int, width: int) -> Iterator[Tensor]:
+        """Mask logits ``[N, height, width]`` frame by frame; the clicks, in pixels of the video, are on frame 0."""
+        ...
+
+    def propose(self, picture: np.ndarray, points_per_side: int) -> list[Rle]:
+        """Automatic masks of a picture, uint8 ``[H, W, 3]``, in no particular order."""
+        ...
+
+
+class Ours:
+    """This package, through its drop-in API, which follows the reference in every choice."""
+
+    name = "sam2_pipeline"
+
+    def __init__(self, model: Sam2):
+        overrides = [f"++model.{key}={value}" for key, value in VIDEO_OVERRIDES.items()]
+        self.model = model
+        self.images = build_sam2(model.config.name, device=str(model.device), model=model)
+        self.videos: SAM2VideoPredictor = build_sam2_video_predictor(
+            model.config.name, device=str(model.device), model=model, hydra_overrides_extra=overrides
+        )
+
+    @torch.inference_mode()
+    def encode(self, image_13SS: Tensor) -> Tensor:
+        return self.model.encode_frames(image_13SS).stride16_VDHW
+
+    def track(self, images_T3SS: Tensor, clicks_N2: np.ndarray, height: int, width: int) -> Iterator[Tensor]:
+        state = self.videos.init_state(images_T3SS, video_height=height, video_width=width)
+        for number, click in enumerate(clicks_N2):
+            self.videos.add_new_points_or_box(state, 0, number, points=[click], labels=[1])
+        for _, _, logits in self.videos.propagate_in_video(state):
+            yield logits[:, 0]
+
+    def propose(self, picture: np.ndarray, points_per_side: int) -> list[Rle]:
+        generator = SAM2AutomaticMaskGenerator(self.images, points_per_side, **GENERATOR_OPTIONS)
+        return [Rle.from_coco(record["segmentation"]) for record in generator.generate(picture)]
