@@ -140,9 +140,13 @@ class Hiera(nn.Module):
 
     def position_embedding(self, side: int) -> Tensor:
         """``[1, side, side, d]``: the coarse grid enlarged bicubically, plus the window pattern repeated."""
-        grid = F.interpolate(self.pos_embed.float(), size=(side, side), mode="bicubic", align_corners=False)
+        # Bicubic enlargement is a matrix on either axis: that of enlarging the unit vectors. (`F.interpolate` of all channels
+        # takes longer than some blocks do.)
+        units = torch.eye(self.pos_embed.shape[-1], device=self.pos_embed.device)[None, None]
+        enlarge = F.interpolate(units, size=(side, units.shape[-1]), mode="bicubic", align_corners=False)[0, 0]
+        grid = torch.einsum("yi,xj,dij->yxd", enlarge, enlarge, self.pos_embed[0].float())
         repeats = side // _WINDOW_EMBED_SIDE
-        return (grid + self.pos_embed_window.tile(1, 1, repeats, repeats)).permute(0, 2, 3, 1)
+        return grid[None] + self.pos_embed_window.permute(0, 2, 3, 1).tile(1, repeats, repeats, 1)
 
     def forward(self, images_B3SS: Tensor) -> list[Tensor]:
         x = self.patch_embed(images_B3SS)

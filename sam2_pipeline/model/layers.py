@@ -43,19 +43,19 @@ class LayerNorm2d(nn.Module):
         return x.permute(0, 3, 1, 2)
 
 
-def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor, *, dim: int, step: int = 1) -> Tensor:
-    """``function`` of tokens ``[..., C]``, which treats every ``step`` entries of dimension ``dim`` on their own.
+def in_pieces(function: Callable[..., Tensor], x: Tensor, *others: Tensor, dim: int, step: int = 1) -> Tensor:
+    """``function`` of tokens ``x`` ``[..., C]`` (and ``others``) that treats every ``step`` entries of ``dim`` on their own.
 
-    On a CPU it is given one piece of ``x`` after the other: what lies between its layers, often several times as wide as
-    ``x``, then stays in the cache, where that of the whole would fill fresh memory each time.
+    On a CPU it is given one piece of its arguments after the other: what lies between its layers, often several times as
+    wide as ``x``, then stays in the cache, where that of the whole would fill fresh memory each time.
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling():
-        return function(x)
+        return function(x, *others)
     tokens_a_step = step * x.shape[:-1].numel() // x.shape[dim]
     length = step * max(1, _PIECE_TOKENS * torch.get_num_threads() // tokens_a_step)
     if length >= x.shape[dim]:
-        return function(x)
-    return torch.cat([function(piece) for piece in x.split(length, dim)], dim)
+        return function(x, *others)
+    return torch.cat([function(*pieces) for pieces in zip(*(t.split(length, dim) for t in (x, *others)), strict=True)], dim)
 
 
 def resize_maps(maps_NCHW: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2_pipeline.model.attention import attend
+from sam2_pipeline.model.layers import in_pieces
 from sam2_pipeline.model.positions import rotary_tables
 
 _QUERY_POSITION_WEIGHT = 0.1
@@ -40,18 +41,19 @@ class RotaryAttention(nn.Module):
 
     @staticmethod
     def _rotate(x_NTD: Tensor, cos_TP: Tensor, sin_TP: Tensor) -> Tensor:
-        """Turns every pair in float32; ``x`` may hold several maps of T tokens in a row."""
-        N, length, D = x_NTD.shape
-        a, b = x_NTD.float().view(N, -1, cos_TP.shape[0], D).chunk(2, dim=-1)
+        """Turns every pair, in float32."""
+        a, b = x_NTD.float().chunk(2, dim=-1)
         turned = torch.cat((torch.addcmul(a * cos_TP, b, sin_TP, value=-1), torch.addcmul(a * sin_TP, b, cos_TP)), dim=-1)
-        return turned.view(N, length, D).to(x_NTD.dtype)
+        return turned.to(x_NTD.dtype)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, tables: tuple[Tensor, Tensor], num_unplaced: int = 0) -> Tensor:
         """``q`` ``[N, T, D]``, ``k`` and ``v`` ``[N, K, C]``; the last ``num_unplaced`` keys are not turned."""
+        T = q.shape[1]
         q = self._rotate(self._project_halves(self.q_proj, q), *tables)
-        k = self._project_halves(self.k_proj, k)
-        placed = k.shape[1] - num_unplaced
-        k = torch.cat((self._rotate(k[:, :placed], *tables), k[:, placed:]), dim=1) if num_unplaced else self._rotate(k, *tables)
+        maps, unplaced = k.split((k.shape[1] - num_unplaced, num_unplaced), dim=1)
+        keys = [self._rotate(self._project_halves(self.k_proj, map_NTC), *tables) for map_NTC in maps.split(T, dim=1)]
+        keys.append(self._project_halves(self.k_proj, unplaced))
+        k = torch.cat(keys, dim=1)
         if v.shape[-1] >= q.shape[-1]:
             return self.out_proj(attend(q, k, self.v_proj(v)))
         attended = attend(q, k, v.to(q.dtype))
@@ -81,7 +83,10 @@ class MemoryAttentionLayer(nn.Module):
         self, x_NTD: Tensor, keys: Tensor, values: Tensor, tables: tuple[Tensor, Tensor], num_unplaced: int
     ) -> Tensor:
         x = x_NTD + self.cross_attn_image(self.norm2(x_NTD), keys, values, tables, num_unplaced)
-        return x + self.linear2(F.relu(self.linear1(self.norm3(x))))
+        return in_pieces(self._feed, x, dim=1)
+
+    def _feed(self, x_NTD: Tensor) -> Tensor:
+        return x_NTD + self.linear2(F.relu(self.linear1(self.norm3(x_NTD))))
 
 
 class MemoryAttention(nn.Module):
@@ -105,12 +110,16 @@ class MemoryAttention(nn.Module):
         _, D, H, W = frames_VDHW.shape
         tables = rotary_tables(D, H, W, frames_VDHW.device)
         x = (frames_VDHW + _QUERY_POSITION_WEIGHT * positions_DHW).flatten(2).transpose(1, 2)
-        keys = memory_NKC + memory_positions_NKC
-        layers = cast(Sequence[MemoryAttentionLayer], self.layers)
         # Up to the first look at a memory all objects of a picture are the same row: do that part once per picture.
-        x = layers[0].attend_self(x, tables)[lanes_N]
-        for index, layer in enumerate(layers):
-            if index:
-                x = layer.attend_self(x, tables)
-            x = layer.attend_memory(x, keys, memory_NKC, tables, num_pointer_tokens)
-        return self.norm(x).transpose(1, 2).reshape(-1, D, H, W)
+        x = cast(MemoryAttentionLayer, self.layers[0]).attend_self(x, tables)[lanes_N]
+
+        def read(x_NTD: Tensor, memory_NKC: Tensor, positions_NKC: Tensor) -> Tensor:
+            keys = memory_NKC + positions_NKC
+            for index, layer in enumerate(cast(Sequence[MemoryAttentionLayer], self.layers)):
+                if index:
+                    x_NTD = layer.attend_self(x_NTD, tables)
+                x_NTD = layer.attend_memory(x_NTD, keys, memory_NKC, tables, num_pointer_tokens)
+            return self.norm(x_NTD)
+
+        x = in_pieces(read, x, memory_NKC, memory_positions_NKC, dim=0)
+        return x.transpose(1, 2).reshape(-1, D, H, W)

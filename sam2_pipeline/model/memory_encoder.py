@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2_pipeline.model.layers import LayerNorm2d
+from sam2_pipeline.model.layers import LayerNorm2d, in_pieces
 
 _CHANNELS = (1, 4, 16, 64, 256)
 
@@ -41,7 +41,7 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x_NDHW: Tensor) -> Tensor:
         x = self.norm(self.dwconv(x_NDHW)).permute(0, 2, 3, 1)
-        x = self.gamma * self.pwconv2(F.gelu(self.pwconv1(x)))
+        x = in_pieces(lambda rows: self.gamma * self.pwconv2(F.gelu(self.pwconv1(rows))), x, dim=0)
         return x_NDHW + x.permute(0, 3, 1, 2)
 
 
