@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from sam2_pipeline.model.sam2 import Sam2
 EXAMPLES = """examples:
   sam2-pipeline bench --quick
   sam2-pipeline bench --threads 1 --json bench.json
+  sam2-pipeline bench --objects 16 --image-size 512
   sam2-pipeline bench --model sam2.1_hiera_large --checkpoint sam2.1_hiera_large.pt
 
 Where PyPI's sam2 is installed, both take turns in this process, on the same weights and inputs; the ratio is its time over
@@ -36,10 +37,10 @@ ours, and exit status 1 means that the masks did not agree. Without --checkpoint
 def main(arguments: Sequence[str]) -> int:
     options = build_parser().parse_args(arguments)
     torch.set_num_threads(options.threads or torch.get_num_threads())
-    sizes = QUICK if options.quick else FULL
+    sizes = chosen_sizes(options)
     model = make_model(options.model, options.checkpoint, sizes.image_size)
     contestants: list[Contestant] = [Ours(model)]
-    console = Console()
+    console = Console(width=None if Console().is_terminal else 140)
     if peer.is_installed():
         contestants.append(peer.PypiSam2(model))
     else:
@@ -70,9 +71,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="512 pixels and few frames: a minute or two on a laptop")
     parser.add_argument("--model", metavar="NAME", default="sam2.1_hiera_tiny", help="default: %(default)s")
     parser.add_argument("--checkpoint", metavar="URL", help="weights; default: random ones, always the same")
+    parser.add_argument("--image-size", metavar="N", type=int, help="side of the network input; default: 512 quick, else 1024")
+    parser.add_argument("--objects", metavar="N", type=int, nargs="+", help="track so many objects; default: 1 and 8")
+    parser.add_argument("--frames", metavar="N", type=int, help="frames to track; the memory is full after 7")
     parser.add_argument("--threads", metavar="N", type=int, help="CPU threads; default: as PyTorch chooses")
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured")
     return parser
+
+
+def chosen_sizes(options: argparse.Namespace) -> Sizes:
+    """The quick or the full ones, with what was asked for otherwise."""
+    given = {"image_size": options.image_size, "objects": options.objects and tuple(options.objects), "frames": options.frames}
+    sizes = replace(QUICK if options.quick else FULL, **{name: value for name, value in given.items() if value is not None})
+    if sizes.frames < 3 or min(sizes.objects) < 1:
+        raise ConfigError(f"frames is {sizes.frames}, objects {list(sizes.objects)}; expected at least 3 frames and 1 object")
+    return sizes
 
 
 def make_model(name: str, checkpoint: str | None, image_size: int) -> Sam2:

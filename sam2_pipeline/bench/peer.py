@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from importlib import metadata, util
 from typing import Any
@@ -29,8 +28,10 @@ class PypiSam2:
     """The reference, float32, with the weights of one of our models."""
 
     def __init__(self, ours: Sam2):
-        os.environ.setdefault("TQDM_DISABLE", "1")  # its progress bars would be written between our lines
+        from sam2 import sam2_video_predictor
         from sam2.build_sam import build_sam2_video_predictor
+
+        sam2_video_predictor.tqdm = lambda frames, **_: frames  # its progress bar would be written between our lines
 
         logging.getLogger().setLevel(logging.WARNING)  # the line above makes the root logger chatty
         self.name = f"sam2 {metadata.version('sam2')}"

@@ -15,7 +15,6 @@ _GAINS = (
     (r"mask_decoder.*_to_(token|image)\.out_proj", 4.0),
     (r"memory_attention.*cross_attn_image\.out_proj", 3.0),
     (r"hypernetworks_mlps\.\d\.layers\.2", 3.0),
-    (r"iou_prediction_head\.layers\.2", 6.0),
     (r"", 1.0),
 )
 
@@ -35,6 +34,9 @@ def _random_tensor(key: str, shape: tuple[int, ...]) -> Tensor:
         return normal
     if key.endswith("pred_obj_score_head.layers.2.bias"):
         return normal.abs() + 10  # objects are there
+    if key.endswith("iou_prediction_head.layers.2.bias"):
+        # One mask is rated well above the others: the choice must not hang on rounding, which differs between contestants.
+        return torch.tensor([0.0, 2.0, 0.0, -2.0])
     if key.endswith("gamma"):
         return 0.5 + 0.1 * normal
     if key.endswith("bias"):

@@ -1,0 +1,82 @@
+"""The bench measures what it says: turns, ratios, a gate that closes, JSON that holds it all."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sam2_pipeline.bench import measure
+from sam2_pipeline.bench.cli import main, make_model
+from sam2_pipeline.bench.contestants import Ours
+from sam2_pipeline.bench.measure import Result, Sizes
+from sam2_pipeline.masklets.rle import Rle
+from sam2_pipeline.model.sam2 import Sam2
+
+TINY = Sizes(image_size=128, rounds=3, frames=4, points_per_side=2, objects=(1, 2))
+
+
+@pytest.fixture(scope="module")
+def model() -> Sam2:
+    return make_model("sam2.1_hiera_tiny", None, 128)
+
+
+class Twin(Ours):
+    """We against ourselves, under another name."""
+
+    name = "twin"
+
+
+class Stranger(Ours):
+    """Somebody whose masks are wrong."""
+
+    name = "stranger"
+
+    def track(self, *args: object) -> Iterator[torch.Tensor]:
+        for logits in super().track(*args):  # type: ignore[arg-type]
+            yield -logits
+
+    def propose(self, picture: np.ndarray, points_per_side: int) -> list[Rle]:
+        return super().propose(picture, points_per_side)[1:]
+
+
+def test_a_contestant_agrees_with_itself(model: Sam2) -> None:
+    results = list(measure.measure([Ours(model), Twin(model)], TINY))
+    assert [r.task for r in results] == ["image encoder", "tracking 1 object", "tracking 2 objects", "automatic masks 2x2"]
+    for result in results:
+        assert result.agrees, result.agreement
+        assert {name: len(times) for name, times in result.wall_ms.items()} == {"sam2_pipeline": 3, "twin": 3}
+        median, low, high = result.ratio() or (0, 0, 0)
+        assert 0 < low <= median <= high
+
+
+def test_the_gate_closes_on_wrong_masks(model: Sam2) -> None:
+    verdicts = {r.task: r.agrees for r in measure.measure([Ours(model), Stranger(model)], TINY)}
+    assert verdicts["image encoder"] and not verdicts["tracking 1 object"] and not verdicts["automatic masks 2x2"]
+
+
+def test_weights_make_masks_of_both_signs(model: Sam2) -> None:
+    """With masks that are all or nothing, or objects that are absent, agreement would mean little."""
+    pictures = torch.zeros(1, 3, 128, 128).uniform_(-2, 2, generator=torch.Generator().manual_seed(0))
+    [logits] = Ours(model).track(pictures, np.array([[40.0, 50.0], [80.0, 70.0]]), 96, 128)
+    assert all(0.01 < float((mask > 0).float().mean()) < 0.99 for mask in logits)
+
+
+def test_the_ratio_is_the_peers_time_over_ours() -> None:
+    result = Result("task", {"ours": [10, 10, 10], "peer": [20, 30, 40]}, {"ours": [1, 1, 1], "peer": [1, 1, 1]})
+    assert (result.ratio() or (0,))[0] == 3 and (result.ratio("cpu_ms") or (0,))[0] == 1
+    assert Result("alone", {"ours": [1.0]}).ratio() is None
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sam2_pipeline.bench.peer.is_installed", lambda: False)
+    file = tmp_path / "bench.json"
+    threads = str(torch.get_num_threads())
+    options = ["--quick", "--image-size", "128", "--frames", "3", "--objects", "1", "--threads", threads]
+    assert main([*options, "--json", str(file)]) == 0
+    assert "tracking 1 object" in capsys.readouterr().out
+    found = json.loads(file.read_text())
+    assert found["sizes"]["objects"] == [1] and found["contestants"] == ["sam2_pipeline"]
+    assert len(found["results"]) == 3 and found["processor"]
