@@ -13,7 +13,7 @@ from sam2_pipeline.model.sam2 import Sam2
 HEIGHT, WIDTH = 90, 120
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
