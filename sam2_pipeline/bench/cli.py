@@ -135,6 +135,8 @@ def describe(model: Sam2, sizes: Sizes) -> dict[str, Any]:
         "dtype": str(model.compute_dtype),
         "processor": processor(),
         "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "load_average": os.getloadavg()[0],
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),

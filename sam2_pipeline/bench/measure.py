@@ -101,7 +101,7 @@ def _turns(contestants: Sequence[Contestant], task: str, walks: Sequence[Iterato
         if len(contestants) > 1:
             remarks.append(compare([found[c.name] for c in contestants]))
     if remarks:
-        result.agreement = remarks[-1][0]
+        result.agreement = next((text for text, agrees in remarks if not agrees), remarks[-1][0])
         result.agrees = all(agrees for _, agrees in remarks)
     return result
 
