@@ -15,6 +15,7 @@ BELOW = {
     "masklets": set(),
     "model": set(),
     "io": {"masklets"},
+    "render": {"masklets"},
     "segment": {"model", "masklets"},
     "compat": {"segment", "io", "model", "masklets"},
     "pipeline": {"segment", "io", "model", "masklets", "config", "settings", "version"},
@@ -46,7 +47,7 @@ def test_imports_only_go_down(path: Path) -> None:
     assert not upward, f"{place} must not import {sorted(upward)}"
 
 
-@pytest.mark.parametrize("place", ["io", "masklets", "evaluation"])
+@pytest.mark.parametrize("place", ["io", "masklets", "evaluation", "render"])
 def test_no_torch_where_there_are_no_networks(place: str) -> None:
     for path in (PACKAGE / place).rglob("*.py"):
         tree = ast.parse(path.read_text())
