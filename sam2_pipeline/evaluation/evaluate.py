@@ -1,17 +1,13 @@
 """A whole set of videos, several at a time."""
 
 import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
-from typing import Any
 
-from sam2_pipeline.errors import ConfigError, PipelineError, VideoError
+from sam2_pipeline.errors import ConfigError, VideoError
 from sam2_pipeline.evaluation.masks import MaskSource
 from sam2_pipeline.evaluation.matching import Match
+from sam2_pipeline.evaluation.parallel import each
 from sam2_pipeline.evaluation.result import Evaluation, Failure
 from sam2_pipeline.evaluation.scores import VideoScore, score_video
 
@@ -74,8 +70,9 @@ def evaluate(
     missing = [] if common else sorted(set(wanted) - set(there))
     failures = [Failure(video_id, f"no predictions for it: {predictions.url} holds {_name(there)}") for video_id in missing]
     keep = match != "ids" if keep_first_and_last is None else keep_first_and_last
+    workers = workers or min(os.cpu_count() or 1, len(shared) // 2)
     videos = []
-    for done, result in enumerate(_results(Comparison(predictions, truth, match, keep), shared, workers), 1):
+    for done, result in enumerate(each(Comparison(predictions, truth, match, keep), shared, workers), 1):
         if isinstance(result, Failure):
             failures.append(result)
         else:
@@ -91,36 +88,6 @@ def evaluate(
         left_aside=len(wanted) - len(shared) if common else 0,
         without_truth=len(there) - len(shared),
     )
-
-
-def _results(compare: Comparison, videos: Sequence[str], workers: int | None) -> Iterator[VideoScore | Failure]:
-    """In whatever order they come."""
-    workers = min(workers or min(os.cpu_count() or 1, len(videos) // 2), len(videos))
-    if workers <= 1:
-        yield from map(compare, videos)
-        return
-    # Spawned, since the libraries that read tables and buckets have threads, which do not survive a fork.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (compare,))
-    try:
-        for future in as_completed([pool.submit(_score, video_id) for video_id in videos]):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise PipelineError(f"a worker process of {workers} died, perhaps of too little memory; try fewer --workers") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_compare: Any = None  # of a worker process: the comparison, which is sent once and not with every video
-
-
-def _begin(compare: Comparison) -> None:
-    global _compare
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; the first one ends the others
-    _compare = compare
-
-
-def _score(video_id: str) -> VideoScore | Failure:
-    return _compare(video_id)
 
 
 def _name(video_ids: Sequence[str]) -> str:

@@ -18,10 +18,12 @@ class Overlaps:
 
     Attributes:
         mean_PG: IoU of the masks, mean over the frames on which either is visible; 0 where there is none.
+        visible_PG: the same, mean over the frames on which the true object is visible.
         tube_PG: IoU of the volumes that the masks sweep: intersections of all frames over unions of all frames.
     """
 
     mean_PG: np.ndarray
+    visible_PG: np.ndarray
     tube_PG: np.ndarray
 
 
@@ -30,17 +32,21 @@ def overlaps(predicted: Masks, true: Masks) -> Overlaps:
     must be of one size."""
     shape = len(predicted), len(true)
     iou_PG, frames_PG, intersection_PG, union_PG = (np.zeros(shape) for _ in range(4))
+    visible_G = np.zeros(len(true))
     for frame in sorted({frame for masks in true.values() for frame in masks}):
         columns = [column for column, masks in enumerate(true.values()) if frame in masks]
         here_P, here_G = _at(frame, predicted), _at(frame, true)
-        total = np.array([mask.area for mask in here_P])[:, None] + np.array([mask.area for mask in here_G])
+        area_G = np.array([mask.area for mask in here_G])
+        total = np.array([mask.area for mask in here_P])[:, None] + area_G
         both = iou(here_P, here_G)
         common = np.rint(both * total / (1 + both))  # from i / (a + b - i), which is how the IoU was made
         iou_PG[:, columns] += both
         frames_PG[:, columns] += total > 0
+        visible_G[columns] += area_G > 0
         intersection_PG[:, columns] += common
         union_PG[:, columns] += total - common
-    return Overlaps(iou_PG / np.maximum(frames_PG, 1), intersection_PG / np.maximum(union_PG, 1))
+    mean_PG, visible_PG = iou_PG / np.maximum(frames_PG, 1), iou_PG / np.maximum(visible_G, 1)
+    return Overlaps(mean_PG, visible_PG, intersection_PG / np.maximum(union_PG, 1))
 
 
 def assign(similarity_PG: np.ndarray, match: Match) -> dict[int, int]:

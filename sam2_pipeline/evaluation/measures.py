@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from sam2_pipeline.errors import ConfigError
-from sam2_pipeline.masklets.rle import Rle
+from sam2_pipeline.masklets.rle import Rle, iou
 
 TOLERANCE = 0.008  # how far outlines may lie apart, as a share of the picture's diagonal
 
@@ -30,6 +30,11 @@ def j_and_f(predicted: Rle, true: Rle) -> tuple[float, float]:
     union = np.count_nonzero(p | t)
     j = np.count_nonzero(p & t) / union
     return j, 1.0 if j == 1 else _boundary_f(p, t, outline_radius(true.height, true.width))
+
+
+def jaccard(predicted: Rle, true: Rle) -> float:
+    """J alone, which is faster."""
+    return float(iou([predicted], [true])[0, 0]) if predicted.area or true.area else 1.0
 
 
 def outline_radius(height: int, width: int) -> int:

@@ -127,7 +127,8 @@ def _video(video: VideoScore) -> dict[str, Any]:
 def _object(one: ObjectScore) -> dict[str, Any]:
     partner = one.partner
     ids = {"object_id": one.object_id, "predicted_id": partner.predicted_id, "frames": one.frames}
-    return {**ids, **_jf(one.j, one.f, one.jf), "mean_iou": partner.mean_iou, "tube_iou": partner.tube_iou}
+    ious = {"mean_iou": partner.mean_iou, "visible_iou": partner.visible_iou, "tube_iou": partner.tube_iou}
+    return {**ids, **_jf(one.j, one.f, one.jf), **ious}
 
 
 def _jf(j: float | None, f: float | None, jf: float | None) -> dict[str, float | None]:

@@ -24,6 +24,7 @@ class Partner:
 
     predicted_id: int | None
     mean_iou: float | None = None
+    visible_iou: float | None = None
     tube_iou: float | None = None
 
 
@@ -122,7 +123,9 @@ def _score(predicted: Mapping[int, Rle] | None, true: Mapping[int, Rle]) -> tupl
 def _match(predicted: Masks, true: Masks, match: Match) -> dict[int, Partner]:
     found, rows, columns = overlaps(predicted, true), list(predicted), list(true)
     return {
-        columns[column]: Partner(rows[row], float(found.mean_PG[row, column]), float(found.tube_PG[row, column]))
+        columns[column]: Partner(
+            rows[row], *(float(iou_PG[row, column]) for iou_PG in (found.mean_PG, found.visible_PG, found.tube_PG))
+        )
         for column, row in assign(found.mean_PG, match).items()
     }
 

@@ -60,7 +60,7 @@ def notes(found: Evaluation) -> Iterator[str]:
     if found.match != "ids":
         share, first = found.spurious_per_object, [found.recall(at, visible_at_first=True) for at in RECALL_AT]
         yield f"spurious masklets per true object: {'-' if share is None else f'{share:.2f}'}"
-        yield "recall of objects visible at the start: " + ", ".join(f"{_percent(r)} at {at}" for r, at in zip(first, RECALL_AT))
+        yield "recall of objects visible at the start: " + ", ".join(f"{percent(r)} at {at}" for r, at in zip(first, RECALL_AT))
     invisible = sum(video.left_aside for video in found.videos)
     for number, what in [
         (found.unpredicted, "true objects have no predicted masklet and score as empty"),
@@ -74,12 +74,13 @@ def notes(found: Evaluation) -> Iterator[str]:
 
 def _cells(videos: Sequence[VideoScore], matched: bool) -> list[str]:
     objects = [one for video in videos for one in video.objects]
-    cells = [str(len(objects)), *(_percent(mean(getattr(one, name) for one in objects)) for name in ("jf", "j", "f"))]
+    cells = [str(len(objects)), *(percent(mean(getattr(one, name) for one in objects)) for name in ("jf", "j", "f"))]
     if matched:
         counts = [sum(video.predicted for video in videos), sum(video.spurious or 0 for video in videos)]
-        cells += [*(_percent(recall(objects, at)) for at in RECALL_AT), *map(str, counts)]
+        cells += [*(percent(recall(objects, at)) for at in RECALL_AT), *map(str, counts)]
     return cells
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """As scores are published: 0.753 is 75.3."""
     return "-" if value is None else f"{100 * value:.1f}"

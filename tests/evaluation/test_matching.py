@@ -30,6 +30,8 @@ def test_overlaps_are_those_of_the_pixels(seed, number_p, number_g):
             both, either = masks[p] & masks[number_p + g], masks[p] | masks[number_p + g]
             ious = [both[f].sum() / either[f].sum() for f in FRAMES if either[f].any()]
             assert found.mean_PG[p, g] == pytest.approx(np.mean(ious) if ious else 0)
+            ious = [both[f].sum() / either[f].sum() for f in FRAMES if masks[number_p + g, f].any()]
+            assert found.visible_PG[p, g] == pytest.approx(np.mean(ious) if ious else 0)
             assert found.tube_PG[p, g] == pytest.approx(both.sum() / max(either.sum(), 1))
 
 
