@@ -142,35 +142,74 @@ def _add_evaluate(verbs: Any) -> None:
         verbs,
         "evaluate",
         commands.evaluate,
-        "J, F and J&F of masklets against true ones",
+        "J, F and J&F of masklets, or of a model that is prompted, against true masks",
         """PREDICTIONS and GROUND_TRUTH are each a run's output, an SA-V JSON file or a folder of them, or a folder of PNGs:
 VIDEO/00000.png with object numbers as pixel values (DAVIS, MOSE), or VIDEO/000/00000.png (SA-V). Videos go by their names.
 
 As in the SA-V and DAVIS evaluators, the score of a set is the mean over its objects, and the first and the last true frame
 do not count.
 
+With --protocol there are no predictions: a model makes them, prompted with true masks. GROUND_TRUTH may then be `synthetic`, too:
+scenes that no training uses. Protocols, for every object from the first frame on which it is visible:
+  mask, box         its mask, or the box around it, on that frame: semi-supervised segmentation
+  click, clicks-N   one click in its middle, or N, each after the first in the middle of the largest error
+  offline           clicks there, then again and again on the frame with the worst mask of the whole video
+  online            one pass: clicks wherever the IoU falls below 0.75
+  automatic         no prompt: recall of the objects on the first frame, and spurious masklets
+
 examples:
   sam2-pipeline evaluate masklets/ DAVIS/Annotations/480p
   sam2-pipeline evaluate predicted_pngs/ sav_val/Annotations_6fps --json scores.json
   sam2-pipeline evaluate masklets/ sav_train/ --sav manual --match hungarian
+  sam2-pipeline evaluate synthetic --protocol click --protocol clicks-3 --protocol mask --clips 50
+  sam2-pipeline evaluate DAVIS/Annotations/480p --protocol offline --model sam2.1_hiera_tiny
 
 exit status: 0 all videos scored; 3 some could not be (they are listed); 2 nothing to compare; 1 a place cannot be read""",
+        usage="%(prog)s PREDICTIONS GROUND_TRUTH [options]\n       %(prog)s GROUND_TRUTH --protocol NAME [options]",
     )
-    parser.add_argument("predictions", metavar="PREDICTIONS", help="path or fsspec URL")
-    parser.add_argument("ground_truth", metavar="GROUND_TRUTH", help="path or fsspec URL")
+    parser.add_argument("predictions", metavar="PREDICTIONS", help="path or fsspec URL; left out with --protocol")
     parser.add_argument(
-        "--match",
-        choices=["ids", "hungarian", "greedy"],
-        help="how to find an object's masklet: by its number (the default), or by mean IoU, best in sum or best first; "
-        "by IoU all frames count, and there are recall and spurious masklets",
+        "ground_truth", metavar="GROUND_TRUTH", nargs="?", help="path or fsspec URL, or with --protocol: synthetic"
     )
     parser.add_argument("--keep-first-and-last", action="store_true", default=None, help="count the first and last true frames")
-    parser.add_argument("--common", action="store_true", help="leave aside videos that have no predictions")
     parser.add_argument("--sav", choices=["manual", "auto"], help="which of SA-V's files, where GROUND_TRUTH has both")
     parser.add_argument("--workers", metavar="N", type=int, help="processes; default: one per core, fewer for few videos")
     parser.add_argument("--json", metavar="FILE", help="write everything, each object's scores too")
     parser.add_argument("--quiet", action="store_true", help="no table")
     _add_storage_option(parser)
+    tables = parser.add_argument_group("with PREDICTIONS")
+    tables.add_argument(
+        "--match",
+        choices=["ids", "hungarian", "greedy"],
+        help="how to find an object's masklet: by its number (the default), or by mean IoU, best in sum or best first; "
+        "by IoU all frames count, and there are recall and spurious masklets",
+    )
+    tables.add_argument("--common", action="store_true", help="leave aside videos that have no predictions")
+    _add_protocols(parser.add_argument_group("with a model"))
+
+
+def _add_protocols(group: Any) -> None:
+    group.add_argument("--protocol", metavar="NAME", action="append", default=[], help="see above (repeatable)")
+    _add_model(group)
+    group.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of generate or tracking (repeatable)"
+    )
+    group.add_argument(
+        "--clips", dest="num_clips", metavar="N", type=int, help="only N videos; default: all, or 50 synthetic ones"
+    )
+    group.add_argument(
+        "--scene", metavar="KEY=VALUE", action="append", default=[], help="synthetic scenes: frames=48, size=[270,480]"
+    )
+    group.add_argument(
+        "--videos", metavar="URL", help="where the videos are, as VIDEO.mp4 or VIDEO/, if not beside the true masks"
+    )
+    group.add_argument("--min-area", metavar="SHARE", type=float, help="objects are visible from this share of the picture on; "
+                       "default: 0.001 for synthetic scenes, else 0")  # fmt: skip
+    group.add_argument(
+        "--clicks-per-frame", dest="clicks", metavar="N", type=int, default=3, help="offline and online; default: 3"
+    )
+    group.add_argument("--max-frames", dest="frames", metavar="N", type=int, default=8,
+                       help="frames with clicks, of each object, offline and online; default: 8")  # fmt: skip
 
 
 def _add_train(verbs: Any) -> None:
@@ -281,16 +320,20 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what to do")
     group.add_argument("--config", metavar="FILE", help="settings in YAML; see configs/")
     group.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting (repeatable)")
-    group.add_argument("--model", metavar="NAME", help="see `sam2-pipeline models`")
-    group.add_argument("--checkpoint", metavar="URL", help="weights: a path or fsspec URL")
-    group.add_argument("--image-size", metavar="N", type=int, help="side of the square that the model sees, a multiple of 32")
-    group.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps; default: the best there is")
-    group.add_argument("--dtype", metavar="TYPE", help="float32, bfloat16 or float16; default: bfloat16 on CUDA, else float32")
+    _add_model(group)
     group.add_argument("--prompts", metavar="FILE", help="prompted masklets: a Parquet, CSV or JSONL table of prompts")
     group.add_argument(
         "--fps", metavar="F", type=float, help="write masks at F frames a second; tracking stays at the native rate"
     )
     group.add_argument("--max-videos", metavar="N", type=int, help="only the first N videos")
+
+
+def _add_model(group: Any) -> None:
+    group.add_argument("--model", metavar="NAME", help="see `sam2-pipeline models`")
+    group.add_argument("--checkpoint", metavar="URL", help="weights: a path or fsspec URL")
+    group.add_argument("--image-size", metavar="N", type=int, help="side of the square that the model sees, a multiple of 32")
+    group.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps; default: the best there is")
+    group.add_argument("--dtype", metavar="TYPE", help="float32, bfloat16 or float16; default: bfloat16 on CUDA, else float32")
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:

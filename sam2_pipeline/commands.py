@@ -104,12 +104,33 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
+    if options.json and not Path(options.json).absolute().parent.is_dir():
+        raise ConfigError(f"--json {options.json}: its folder does not exist")
+    found = _evaluate_model(options) if options.protocol else _evaluate_masks(options)
+    if options.json:
+        _write_json(options.json, found.to_json())
+    for failure in found.failures[:SHOWN_FAILURES]:
+        reporter(options).say("failed", f"not scored: {failure.video_id}: {failure.reason}", important=True)
+    if len(found.failures) > SHOWN_FAILURES:
+        reporter(options).say("failed", f"... and {len(found.failures) - SHOWN_FAILURES} more; see --json", important=True)
+    return 3 if found.failures else 0
+
+
+def _evaluate_model(options: argparse.Namespace) -> Any:
+    from sam2_pipeline.protocols.command import evaluate_model
+
+    if options.ground_truth is not None:
+        raise ConfigError(f"--protocol makes its own predictions, expected GROUND_TRUTH alone, not {options.ground_truth}, too")
+    return evaluate_model(options, _storage_options(options))
+
+
+def _evaluate_masks(options: argparse.Namespace) -> Any:
     from sam2_pipeline.evaluation import show
     from sam2_pipeline.evaluation.evaluate import evaluate
     from sam2_pipeline.evaluation.sources import open_masks
 
-    if options.json and not Path(options.json).absolute().parent.is_dir():
-        raise ConfigError(f"--json {options.json}: its folder does not exist")
+    if options.ground_truth is None:
+        raise ConfigError("expected PREDICTIONS and GROUND_TRUTH, or GROUND_TRUTH and --protocol NAME to prompt a model")
     config = JobConfig(storage_options=_storage_options(options))
     predictions = open_masks(options.predictions, config.storage_options_for(options.predictions))
     truth = open_masks(options.ground_truth, config.storage_options_for(options.ground_truth), sav=options.sav)
@@ -123,15 +144,9 @@ def evaluate(options: argparse.Namespace) -> int:
             workers=options.workers,
             on_video=on_video,
         )
-    if options.json:
-        _write_json(options.json, found.to_json())
     if not options.quiet:
         show.show(found)
-    for failure in found.failures[:SHOWN_FAILURES]:
-        reporter(options).say("failed", f"not scored: {failure.video_id}: {failure.reason}", important=True)
-    if len(found.failures) > SHOWN_FAILURES:
-        reporter(options).say("failed", f"... and {len(found.failures) - SHOWN_FAILURES} more; see --json", important=True)
-    return 3 if found.failures else 0
+    return found
 
 
 def train(options: argparse.Namespace) -> int:

@@ -111,6 +111,15 @@ def convert(value: Any, hint: Any, name: str) -> Any:
     return _convert_scalar(value, hint, name)
 
 
+def convert_fields(kind: type, values: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """``values`` as the fields of a dataclass that is no section ask for; `ConfigError` names the first that does not fit."""
+    hints = typing.get_type_hints(kind)
+    for key in values:
+        if key not in hints:
+            raise ConfigError(_unknown(key, path, list(hints)))
+    return {key: convert(value, hints[key], _join(path, key)) for key, value in values.items()}
+
+
 def _convert_tuple(value: Any, arguments: tuple, name: str) -> tuple:
     if not isinstance(value, list | tuple):
         raise ConfigError(f"{name} is {value!r}, expected a list")

@@ -21,6 +21,7 @@ BELOW = {
     "pipeline": {"segment", "io", "model", "masklets", "config", "settings", "version"},
     "evaluation": {"io", "masklets"},
     "training": {"model", "masklets", "segment", "io", "config", "settings"},
+    "protocols": {"evaluation", "training", "pipeline", "segment", "io", "masklets", "config", "settings"},
     "bench": {"version", "pipeline", "segment", "io", "model", "masklets", "config", "compat"},
 }
 TOP = {"__init__", "__main__", "cli", "commands", "demo", "doctor"}

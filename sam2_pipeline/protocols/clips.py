@@ -1,0 +1,156 @@
+"""Videos with true masks: synthetic scenes from their seeds, or files beside annotations."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.evaluation.masks import Masks, MaskSource
+from sam2_pipeline.evaluation.sav import SavMasks
+from sam2_pipeline.evaluation.sources import open_masks
+from sam2_pipeline.evaluation.tables import TableMasks
+from sam2_pipeline.io.dataset import MaskletDataset
+from sam2_pipeline.io.decode import open_video
+from sam2_pipeline.io.storage import Storage
+from sam2_pipeline.masklets.frames import FrameSource
+from sam2_pipeline.masklets.rle import encode_batch
+from sam2_pipeline.segment.inputs import ArrayFrames
+from sam2_pipeline.settings import convert_fields, parse_override
+from sam2_pipeline.training.synthetic import SceneOptions, make_scene
+
+SYNTHETIC = "synthetic"
+_PICTURES = {"Annotations": "JPEGImages", "Annotations_6fps": "JPEGImages_24fps"}  # DAVIS and MOSE; SA-V
+_SAV_ENDING = re.compile(r"/[^/]+\.json$", re.IGNORECASE)
+
+
+class TrueClips(Protocol):
+    """Videos and their true masks, one at a time. Picklable."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def video_ids(self) -> tuple[str, ...]: ...
+
+    def read(self, video_id: str) -> Masks:
+        """The true masks.
+
+        Raises:
+            VideoError: they cannot be read.
+        """
+        ...
+
+    def open(self, video_id: str) -> AbstractContextManager[FrameSource]:
+        """The frames.
+
+        Raises:
+            VideoError: the video cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SyntheticClips:
+    """Scenes of the seeds 0, 1, ...; training takes seeds from a million on. Every frame has masks, parts too have their own."""
+
+    count: int
+    options: SceneOptions
+    url: str = SYNTHETIC
+
+    @property
+    def video_ids(self) -> tuple[str, ...]:
+        return tuple(f"synthetic_{seed:06d}" for seed in range(self.count))
+
+    def read(self, video_id: str) -> Masks:
+        scene = make_scene(_seed(video_id), self.options)
+        frames = [encode_batch(scene.masks(t)) for t in range(scene.num_frames)]
+        return {number: {t: rles[number] for t, rles in enumerate(frames)} for number in range(scene.num_objects)}
+
+    @contextmanager
+    def open(self, video_id: str) -> Iterator[FrameSource]:
+        scene = make_scene(_seed(video_id), self.options)
+        # Drawn once, and not for every protocol.
+        yield ArrayFrames([scene.frame(t) for t in range(scene.num_frames)], scene.options.fps)
+
+
+@dataclass(frozen=True)
+class AnnotatedClips:
+    """Videos in files, with masks as `evaluation` reads them. ``places`` says where each video is."""
+
+    truth: MaskSource
+    places: Mapping[str, str]
+    storage_options: Mapping[str, Any]
+
+    @property
+    def url(self) -> str:
+        return self.truth.url
+
+    @property
+    def video_ids(self) -> tuple[str, ...]:
+        return tuple(sorted(self.places))
+
+    def read(self, video_id: str) -> Masks:
+        return self.truth.read(video_id)
+
+    @contextmanager
+    def open(self, video_id: str) -> Iterator[FrameSource]:
+        with open_video(self.places[video_id], storage_options=self.storage_options) as video:
+            yield video
+
+
+def scene_options(overrides: list[str]) -> SceneOptions:
+    """The default scenes with ``name=value`` changed, see `SceneOptions`."""
+    given = {}
+    for text in overrides:
+        keys, value = parse_override(text)
+        given[".".join(keys)] = value
+    return SceneOptions(**convert_fields(SceneOptions, given, "--scene"))
+
+
+def open_clips(
+    url: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    sav: str | None = None,
+    videos: str | None = None,
+    most: int | None = None,
+) -> AnnotatedClips:
+    """Annotated videos at a path or fsspec URL, the first ``most`` by name.
+
+    The videos are looked for where each layout has them: SA-V's beside the JSON files; DAVIS's, MOSE's and SA-V's pictures in
+    ``JPEGImages`` beside ``Annotations``; those of a run where it read them; or below ``videos``, as VIDEO.mp4 or VIDEO/.
+
+    Raises:
+        ConfigError: there is no ground truth, or nothing says where its videos are.
+    """
+    truth = open_masks(url, dict(options or {}), sav=sav)
+    ids = truth.video_ids[:most]
+    if not ids:
+        raise ConfigError(f"{truth.url} holds no video")
+    if videos is not None:
+        storage = Storage(videos, dict(options or {}))
+        places = {video_id: storage.locate(video_id if storage.exists(video_id) else f"{video_id}.mp4") for video_id in ids}
+    elif isinstance(truth, TableMasks):
+        rows = MaskletDataset(truth.url, dict(options or {})).videos(columns=["video_id", "uri"]).to_pylist()
+        uris = {row["video_id"]: row["uri"] for row in rows}
+        places = {video_id: uris[video_id] for video_id in ids}
+    else:
+        places = {video_id: _place(truth, video_id) for video_id in ids}
+    return AnnotatedClips(truth, places, dict(options or {}))
+
+
+def _place(truth: MaskSource, video_id: str) -> str:
+    if isinstance(truth, SavMasks):
+        return f"{_SAV_ENDING.sub('', truth.url)}/{video_id}.mp4"
+    parts = f"{truth.url}/{video_id}".split("/")
+    if not set(parts) & set(_PICTURES):
+        raise ConfigError(
+            f"{truth.url}: where are its videos? Expected them in JPEGImages beside Annotations; otherwise say it with --videos"
+        )
+    return "/".join(_PICTURES.get(part, part) for part in parts)
+
+
+def _seed(video_id: str) -> int:
+    return int(video_id.rpartition("_")[2])

@@ -1,0 +1,81 @@
+"""`sam2-pipeline evaluate GROUND_TRUTH --protocol ...`: from options to figures."""
+
+import argparse
+import os
+from typing import Any
+
+from sam2_pipeline.config import JobConfig
+from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.evaluation import show
+from sam2_pipeline.pipeline.factory import ModelFactory
+from sam2_pipeline.protocols import result
+from sam2_pipeline.protocols.clips import SYNTHETIC, SyntheticClips, TrueClips, open_clips, scene_options
+from sam2_pipeline.protocols.interactive import Effort
+from sam2_pipeline.protocols.trial import Trial, play_all
+
+SYNTHETIC_CLIPS = 50
+SYNTHETIC_MIN_AREA = 0.001  # 8 x 8 pixels of a 256 x 256 picture; people do not annotate slivers
+
+
+def evaluate_model(options: argparse.Namespace, storage_options: dict[str, Any]) -> result.TrialResult:
+    """Plays the protocols and prints the figures.
+
+    Raises:
+        ConfigError: options that do not go together, or no ground truth.
+        CheckpointError: no such model, or no weights.
+    """
+    given = {
+        "model.name": options.model,
+        "model.checkpoint": options.checkpoint,
+        "model.image_size": options.image_size,
+        "model.device": options.device,
+        "model.dtype": options.dtype,
+    }
+    config = JobConfig.load(None, options.set, given, storage_options).anchored()
+    synthetic = options.predictions == SYNTHETIC
+    min_area = options.min_area if options.min_area is not None else SYNTHETIC_MIN_AREA if synthetic else 0.0
+    clips = _clips(options, config)
+    workers = min(_workers(options.workers), len(clips.video_ids))
+    trial = Trial(
+        clips,
+        tuple(dict.fromkeys(options.protocol)),
+        ModelFactory(config),
+        Effort(options.clicks, options.frames),
+        min_area,
+        bool(options.keep_first_and_last),
+        max((os.cpu_count() or 1) // workers, 1),
+    )
+    facts = trial.factory.describe()  # what is wrong with the weights is found out before anything else
+    with show.progress(options.quiet) as on_video:
+        on_video(0, len(clips.video_ids))
+        found = result.summarise(trial, facts.name, facts.weights_sha256, play_all(trial, workers, on_video))
+    if not options.quiet:
+        result.show(found)
+    return found
+
+
+def _clips(options: argparse.Namespace, config: JobConfig) -> TrueClips:
+    if options.num_clips is not None and options.num_clips < 1:
+        raise ConfigError(f"--clips is {options.num_clips}, expected at least 1")
+    if options.predictions == SYNTHETIC:
+        return SyntheticClips(options.num_clips or SYNTHETIC_CLIPS, scene_options(options.scene))
+    if options.scene:
+        raise ConfigError("--scene is for synthetic clips")
+    return open_clips(
+        options.predictions,
+        config.storage_options_for(options.predictions),
+        sav=options.sav,
+        videos=options.videos,
+        most=options.num_clips,
+    )
+
+
+def _workers(given: int | None) -> int:
+    """As asked; else a process per core, or one where a GPU does the work."""
+    if given is not None and given < 1:
+        raise ConfigError(f"workers is {given}, expected at least 1")
+    if given is not None:
+        return given
+    import torch
+
+    return 1 if torch.cuda.is_available() else os.cpu_count() or 1
