@@ -14,6 +14,7 @@ from sam2_pipeline.masklets.rle import Rle, encode_columns
 from sam2_pipeline.model.layers import resize_maps
 from sam2_pipeline.model.mask_decoder import DecodedTokens
 from sam2_pipeline.model.sam2 import DecodingRules, Sam2
+from sam2_pipeline.segment.batches import BatchSize
 from sam2_pipeline.segment.clean import fill_holes, remove_sprinkles
 from sam2_pipeline.segment.image import ImageEmbedding, ImagePrediction, ImageSegmenter, decode_prompts, draw_masks, prompt_points
 from sam2_pipeline.segment.nms import suppress
@@ -31,7 +32,7 @@ class GenerateOptions:
         points_per_side: grid on the whole frame.
         crop_grids: (crops per side, points per side) of further grids on overlapping crops.
         point_grids: grids of points in 0..1, ``[P, 2]`` each, in place of the regular ones: whole frame, then per crop layer.
-        points_per_batch: prompts that go through the decoder together.
+        points_per_batch: prompts that go through the decoder together; halved when memory runs out.
         pred_iou_thresh, stability_score_thresh: masks below are dropped.
         stability_score_offset, mask_threshold: stability compares the cuts at threshold +- offset.
         box_nms_thresh, crop_nms_thresh: overlap at which boxes are duplicates, within and across crops.
@@ -121,12 +122,13 @@ def propose_masks(
     """Masks of everything on a picture (uint8 ``[H, W, 3]``): in one crop by predicted IoU, across crops small crops first."""
     segmenter = ImageSegmenter(model, decoding)
     height, width = image.shape[:2]
+    batch_size = BatchSize(options.points_per_batch)
     found: list[Proposal] = []
     num_crops = 0
     for per_side, grid in options.layers():
         for crop in crop_boxes(height, width, per_side, options.crop_overlap_ratio):
             num_crops += 1
-            found += _propose_in_crop(segmenter, image, crop, grid, options)
+            found += _propose_in_crop(segmenter, image, crop, grid, options, batch_size)
     if num_crops > 1 and found:
         area = np.array([(p.crop_xyxy[2] - p.crop_xyxy[0]) * (p.crop_xyxy[3] - p.crop_xyxy[1]) for p in found])
         keep = suppress(np.array([p.box_xyxy for p in found]), 1 / area, options.crop_nms_thresh)
@@ -139,19 +141,18 @@ def propose_masks(
 
 
 def _propose_in_crop(
-    segmenter: ImageSegmenter, image: np.ndarray, crop: tuple[int, int, int, int], grid: np.ndarray, options: GenerateOptions
+    segmenter: ImageSegmenter,
+    image: np.ndarray,
+    crop: tuple[int, int, int, int],
+    grid: np.ndarray,
+    options: GenerateOptions,
+    batch_size: BatchSize,
 ) -> list[Proposal]:
     x0, y0, x1, y1 = crop
     embedding = segmenter.embed(image[y0:y1, x0:x1])
     points = grid * (x1 - x0, y1 - y0)
     size = (image.shape[0], image.shape[1])
-    found = [
-        proposal
-        for start in range(0, len(points), options.points_per_batch)
-        for proposal in _propose_at_points(
-            segmenter, embedding, points[start : start + options.points_per_batch], crop, size, options
-        )
-    ]
+    found = batch_size.run(points, lambda batch: _propose_at_points(segmenter, embedding, batch, crop, size, options))
     if not found:
         return []
     keep = suppress(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 
 from sam2_pipeline.masklets.masklet import FrameMasks, MaskletFrame
 from sam2_pipeline.masklets.rle import encode_columns
 from sam2_pipeline.model.layers import resize_maps
+from sam2_pipeline.segment.batches import BatchSize
 from sam2_pipeline.segment.results import FrameResult, separate
 
 _STABILITY_OFFSET = 1.0
@@ -25,24 +26,19 @@ def collect_frame(result: FrameResult, object_ids: Iterable[int] | None = None) 
     wanted = set(result.object_ids if object_ids is None else object_ids)
     rows = [row for row, object_id in enumerate(result.object_ids) if object_id in wanted]
     stability = _stability(result)
-    masks: dict[int, MaskletFrame] = {}
-    together = len(rows) if result.non_overlapping else _ENLARGED_TOGETHER
-    for start in range(0, len(rows), max(together, 1)):
-        chunk = rows[start : start + together]
+
+    def enlarge(chunk: list[int]) -> Iterator[tuple[int, MaskletFrame]]:
         logits = resize_maps(result.logits_NHW[chunk][:, None], (result.height, result.width))[:, 0]
         if result.non_overlapping:
             logits = separate(logits)
         columns = (logits > 0).transpose(1, 2).contiguous().to(torch.uint8).cpu().numpy()
         for row, rle in zip(chunk, encode_columns(columns), strict=True):
-            masks[result.object_ids[row]] = MaskletFrame(
-                result.frame_index,
-                result.timestamp_s,
-                rle,
-                float(result.predicted_iou_N[row]),
-                float(result.object_score_N[row]),
-                stability[row],
-            )
-    return FrameMasks(result.frame_index, result.timestamp_s, masks)
+            scores = float(result.predicted_iou_N[row]), float(result.object_score_N[row]), stability[row]
+            yield result.object_ids[row], MaskletFrame(result.frame_index, result.timestamp_s, rle, *scores)
+
+    # masks that compete for pixels can be drawn together only
+    found = enlarge(rows) if result.non_overlapping and rows else BatchSize(_ENLARGED_TOGETHER).run(rows, enlarge)
+    return FrameMasks(result.frame_index, result.timestamp_s, dict(found))
 
 
 def _stability(result: FrameResult) -> list[float]:

@@ -11,6 +11,7 @@ from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.model.image_encoder import FrameFeatures
 from sam2_pipeline.model.memory_bank import NUM_RECENT, FrameRecord
 from sam2_pipeline.model.sam2 import NO_OBJECT_LOGIT, Sam2
+from sam2_pipeline.segment.batches import BatchSize
 from sam2_pipeline.segment.inputs import NetworkFrame, NetworkFrames
 from sam2_pipeline.segment.objects import TrackedObject
 from sam2_pipeline.segment.results import FrameResult
@@ -28,6 +29,7 @@ class VideoSession:
     def __init__(self, model: Sam2, frames: NetworkFrames, options: TrackingOptions, storage: torch.device | None = None):
         self.model, self.frames, self.options = model, frames, options
         self.storage = storage or model.device
+        self.batch_size = BatchSize(options.row_batch)
         self.objects: dict[int, TrackedObject] = {}
         self._latest: tuple[NetworkFrame, FrameFeatures] | None = None
 
@@ -76,17 +78,19 @@ class VideoSession:
         """Masks (0 or 1, ``[N, S, S]``) of as many objects as their result on the frame; gives the frame's masks."""
         features = self._features(frame_index)
         conditioning = True
-        for start in range(0, len(object_ids), self.options.row_batch):
-            masks = masks_NSS[start : start + self.options.row_batch].to(self.model.device)
+
+        def adopt(numbers: Sequence[int]) -> list[FrameRecord]:
+            masks = masks_NSS[numbers[0] : numbers[-1] + 1].to(self.model.device)
             lanes = torch.zeros(len(masks), dtype=torch.long, device=self.model.device)
             prediction = self.model.adopt_masks(features, lanes, masks, self.options.decoding)
-            records = make_records(prediction, self.options, self.storage)
-            for object_id, record in zip(object_ids[start:], records):
-                obj = self.objects.setdefault(object_id, TrackedObject(object_id))
-                obj.masked_frames.add(frame_index)
-                obj.points.pop(frame_index, None)
-                conditioning, _ = self._standing(obj, frame_index)
-                obj.pending(conditioning)[frame_index] = record
+            return make_records(prediction, self.options, self.storage)
+
+        for object_id, record in zip(object_ids, self.batch_size.run(range(len(object_ids)), adopt)):
+            obj = self.objects.setdefault(object_id, TrackedObject(object_id))
+            obj.masked_frames.add(frame_index)
+            obj.points.pop(frame_index, None)
+            conditioning, _ = self._standing(obj, frame_index)
+            obj.pending(conditioning)[frame_index] = record
         return self._result(frame_index, conditioning)
 
     def clear_prompts(self, frame_index: int, object_id: int) -> FrameResult:
@@ -116,7 +120,7 @@ class VideoSession:
                 if record.memory_TC is None:
                     waiting.setdefault(frame, []).append(record)
         for frame, records in waiting.items():
-            remember(self.model, self._features(frame), records, self.options, self.storage)
+            remember(self.model, self._features(frame), records, self.options, self.batch_size, self.storage)
         for obj in self.objects.values():
             for frame in obj.settle():
                 if self.options.forget_around_corrections:
@@ -174,7 +178,7 @@ class VideoSession:
         if tracked:
             features = self._encode(frame)
             rows = [Row(obj.bank, frame.index, direction, self.frames.num_frames) for obj in tracked]
-            for obj, record in zip(tracked, track_rows(self.model, features, rows, self.options, self.storage)):
+            for obj, record in zip(tracked, track_rows(self.model, features, rows, self.options, self.batch_size, self.storage)):
                 obj.bank.tracked[frame.index] = record
                 self.options.forget(obj.bank, frame.index)
         return self._result(frame.index, False, frame.timestamp_s)

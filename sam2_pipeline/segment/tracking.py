@@ -12,6 +12,7 @@ from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.model.image_encoder import FrameFeatures
 from sam2_pipeline.model.memory_bank import MAX_POINTERS, FrameRecord, MemoryBank, MemoryRules, gather
 from sam2_pipeline.model.sam2 import DecodingRules, MaskPrediction, Sam2
+from sam2_pipeline.segment.batches import BatchSize
 from sam2_pipeline.segment.clean import fill_holes
 
 
@@ -32,7 +33,7 @@ class TrackingOptions:
         forget_around_corrections: a prompt makes the object forget what was tracked within seven strides of it.
         history_frames: how far from the current frame results can be corrected without losing their neighbours'
             memories; None keeps everything for ever. Costs about 0.8 MB per object and frame at 1024 pixels.
-        row_batch: at most this many objects go through the network together.
+        row_batch: at most this many objects go through the network together; halved when memory runs out.
     """
 
     memory: MemoryRules = field(default_factory=MemoryRules)
@@ -90,19 +91,25 @@ def see(model: Sam2, features: FrameFeatures, rows: Sequence[Row], rules: Memory
 
 
 def track_rows(
-    model: Sam2, features: FrameFeatures, rows: Sequence[Row], options: TrackingOptions, storage: torch.device | None = None
+    model: Sam2,
+    features: FrameFeatures,
+    rows: Sequence[Row],
+    options: TrackingOptions,
+    batch_size: BatchSize,
+    storage: torch.device | None = None,
 ) -> list[FrameRecord]:
     """Tracks every row onto its frame; records in the order of the rows, with their memories, kept on ``storage``."""
-    records: list[FrameRecord | None] = [None] * len(rows)
-    for start in range(0, len(rows), options.row_batch):
-        batch = rows[start : start + options.row_batch]
+
+    def track(batch: Sequence[Row]) -> list[FrameRecord]:
+        records: dict[int, FrameRecord] = {}
         for numbers, embedding in see(model, features, batch, options.memory):
             lanes = lane_indices([batch[n] for n in numbers], model.device)
             prediction = model.decode_masks(embedding, features, lanes, rules=options.decoding)
             memory = model.encode_memory(features, lanes, prediction.logits_NHW, prediction.object_score_N, binarise=False)
-            for number, record in zip(numbers, make_records(prediction, options, storage, memory)):
-                records[start + number] = record
-    return [record for record in records if record is not None]
+            records.update(zip(numbers, make_records(prediction, options, storage, memory)))
+        return [records[number] for number in range(len(batch))]
+
+    return batch_size.run(rows, track)
 
 
 def make_records(
@@ -128,14 +135,17 @@ def remember(
     features: FrameFeatures,
     records: Sequence[FrameRecord],
     options: TrackingOptions,
+    batch_size: BatchSize,
     storage: torch.device | None = None,
 ) -> None:
     """Encodes the memories of prompted records of one frame, from their stored masks."""
-    for start in range(0, len(records), options.row_batch):
-        batch = records[start : start + options.row_batch]
+
+    def encode(batch: Sequence[FrameRecord]) -> list[Tensor]:
         logits = torch.stack([r.logits_HW for r in batch if r.logits_HW is not None]).to(model.device)
         scores = torch.stack([r.object_score for r in batch])
         lanes = torch.zeros(len(batch), dtype=torch.long, device=model.device)
         memory = model.encode_memory(features, lanes, logits, scores, binarise=options.binarise_prompted)
-        for record, memory_TC in zip(batch, memory):
-            record.memory_TC = memory_TC.to(storage or memory_TC.device, copy=True)
+        return [memory_TC.to(storage or memory_TC.device, copy=True) for memory_TC in memory]
+
+    for record, memory_TC in zip(records, batch_size.run(records, encode)):
+        record.memory_TC = memory_TC

@@ -6,6 +6,7 @@ import torch
 
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.model.sam2 import Sam2
+from sam2_pipeline.segment.batches import BatchSize
 from sam2_pipeline.segment.inputs import ArrayFrames, DecodedFrames
 from sam2_pipeline.segment.tracking import Row, TrackingOptions, track_rows
 from sam2_pipeline.segment.video import VideoSegmenter
@@ -64,10 +65,14 @@ def test_videos_share_a_batch(model: Sam2, video: list[np.ndarray]) -> None:
         with torch.inference_mode():
             features = model.encode_frames(torch.stack([lane[frame].image_3SS for lane in inputs]))
             rows = [Row(s.objects[1].bank, frame, 1, len(video), lane) for lane, s in enumerate(sessions)]
-            records = track_rows(model, features, rows, options)
+            records = track_rows(model, features, rows, options, BatchSize(16))
             for lane, (session, record) in enumerate(zip(sessions, records, strict=True)):
                 [alone] = track_rows(
-                    model, features.select(slice(lane, lane + 1)), [Row(session.objects[1].bank, frame, 1, 14)], options
+                    model,
+                    features.select(slice(lane, lane + 1)),
+                    [Row(session.objects[1].bank, frame, 1, 14)],
+                    options,
+                    BatchSize(16),
                 )
                 assert alone.logits_HW is not None and record.logits_HW is not None
                 np.testing.assert_allclose(record.logits_HW.numpy(), alone.logits_HW.numpy(), atol=2e-3, rtol=1e-4)
