@@ -239,7 +239,7 @@ def _add_demo(verbs: Any) -> None:
         verbs,
         "demo",
         commands.demo,
-        "make a few clips, run the whole pipeline on them, show the tables",
+        "make a few clips, run the whole pipeline on them, show tables, scores and pictures",
         """Needs no network. Without --model or --checkpoint the model is untrained and its masks mean nothing.
 
 examples:

@@ -26,13 +26,22 @@ def run(options: argparse.Namespace) -> int:
 
 def demo(options: argparse.Namespace) -> int:
     from sam2_pipeline import demo
+    from sam2_pipeline.evaluation.show import show
 
-    given = {"ray.address": options.ray, "ray.workers": options.workers}
-    config, untrained = demo.prepare(options.directory, options.model, options.checkpoint, given)
-    status = _run(config, options)
-    if not options.json_logs and not options.quiet:
-        print(f"\n{demo.show(config.output)}")
-        if untrained:
+    engine = {"ray.address": options.ray, "ray.workers": options.workers}
+    prepared = demo.prepare(options.directory, options.model, options.checkpoint, engine)
+    status = _run(prepared.config, options)
+    scores = demo.score(prepared)
+    pictures = demo.draw(prepared, scores)
+    if options.json_logs:
+        figures: dict[str, Any] = {"J&F": scores.jf, "recall": scores.recall(0.75), "spurious": scores.spurious_per_object}
+        figures |= {name: str(path) for name, path in asdict(pictures).items()}
+        reporter(options).say("scores", "compared with the truth", **figures)
+    elif not options.quiet:
+        print(f"\n{demo.show(prepared.config.output)}\n\nagainst the true masks, in percent:")
+        show(scores)
+        print(f"\nmasklets beside the truth: {pictures.video} and {pictures.sheet}")
+        if prepared.untrained:
             print("\nThe model is untrained and these masks mean nothing; --model sam2.1_hiera_tiny fetches Meta's weights.")
     return status
 

@@ -1,73 +1,108 @@
-"""`demo`: a few synthetic clips and their ground truth, through the whole pipeline on local Ray, into tables that are shown.
-
-The model is untrained unless weights are named, so the masks mean nothing: the demo shows the machinery at work.
-"""
+"""`demo`: a few synthetic clips with known ground truth, the whole pipeline on local Ray, then tables, scores and pictures."""
 
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from sam2_pipeline.config import JobConfig
+from sam2_pipeline.evaluation.evaluate import evaluate
+from sam2_pipeline.evaluation.result import Evaluation
+from sam2_pipeline.evaluation.scores import FOUND
+from sam2_pipeline.evaluation.sources import open_masks
+from sam2_pipeline.io.dataset import MaskletDataset
+from sam2_pipeline.io.decode import open_video
+from sam2_pipeline.render.compare import draw_both
+from sam2_pipeline.render.layout import beside, fit, sheet
+from sam2_pipeline.render.overlay import write
+from sam2_pipeline.render.video import write_video
 from sam2_pipeline.training.synthetic_files import make_dataset
 from sam2_pipeline.training.synthetic_options import SceneOptions
 
-CLIPS = 3
-SCENES = SceneOptions(size=(192, 256), frames=24, fps=24, objects=(3, 4))
-ANNOTATE_EVERY = 4  # frames of the ground truth; the settings' rate
-# Settings under which an untrained model gives masklets, and a laptop an answer within a minute or two.
-SETTINGS = {
-    "model.image_size": 128,
-    "generate.points_per_side": 4,
-    "generate.crop_grids": [],
-    "generate.pred_iou_thresh": 0.0,
-    "generate.stability_score_thresh": 0.5,
-    "generate.max_mask_share": 1.0,
-    "generate.max_objects": 4,
-    "annotate.fps": SCENES.fps / ANNOTATE_EVERY,
-}
+CLIPS = 3  # of the first seeds, which no training uses
+SCENES = SceneOptions(size=(288, 384), frames=24, fps=24, objects=(3, 4))
+CAPTIONS = ("masklets", "truth (white: missed)")
+_SHOWN_FRAMES = 4  # of a clip on the sheet
+_SHEET_WIDTH = 320  # pixels of a picture there
 
 
-def save_untrained(path: Path, name: str) -> None:
-    """Random weights, always the same, with mask logits of a usual size and objects that count as present."""
-    import torch
-    from safetensors.torch import save_file
+@dataclass(frozen=True)
+class Demo:
+    """Where everything goes, and the job to run. ``untrained``: the masks will mean nothing."""
 
-    from sam2_pipeline.model.checkpoint import build_model
-
-    torch.manual_seed(0)
-    weights = build_model(name).state_dict()
-    for key, tensor in weights.items():
-        if "output_hypernetworks_mlps" in key and ".layers.2." in key:
-            tensor *= 60
-    weights["sam_mask_decoder.pred_obj_score_head.layers.2.bias"] += 3
-    save_file(weights, path)
+    root: Path
+    config: JobConfig
+    untrained: bool
 
 
-def prepare(
-    directory: str | None, model: str | None, checkpoint: str | None, engine: dict[str, Any] | None = None
-) -> tuple[JobConfig, bool]:
-    """Makes the clips (and weights, where none are named): the job to run, and whether its model is untrained.
+@dataclass(frozen=True)
+class Pictures:
+    """What to look at: a video and a sheet of frames, masklets beside the truth."""
 
-    ``engine`` are further settings, of where and how to run.
-    """
+    video: Path
+    sheet: Path
+
+
+def prepare(directory: str | None, model: str | None, checkpoint: str | None, engine: dict[str, Any] | None = None) -> Demo:
+    """Makes the clips. ``engine`` are further settings, of where and how to run."""
     root = Path(directory or tempfile.mkdtemp(prefix="sam2-pipeline-demo-"))
-    make_dataset(root, range(CLIPS), SCENES, annotate_every=ANNOTATE_EVERY)
+    make_dataset(root, range(CLIPS), SCENES)
     given = {"input": str(root / "videos"), "output": str(root / "masklets"), **(engine or {})}
-    if model or checkpoint:
-        given |= {"model.name": model, "model.checkpoint": checkpoint, "annotate.fps": SCENES.fps / ANNOTATE_EVERY}
-        return JobConfig.load(None, [], given, {}), False
-    weights = root / "untrained.safetensors"
-    save_untrained(weights, "sam2.1_hiera_tiny")
-    given |= SETTINGS | {"model.name": "sam2.1_hiera_tiny", "model.checkpoint": str(weights)}
-    return JobConfig.load(None, [], given, {}), True
+    untrained = not (model or checkpoint)
+    if untrained:
+        from sam2_pipeline import demo_untrained
+
+        given |= demo_untrained.untrained(root)
+    else:
+        given |= {"model.name": model, "model.checkpoint": checkpoint}
+    return Demo(root, JobConfig.load(None, [], given, {}), untrained)
+
+
+def score(demo: Demo) -> Evaluation:
+    """Masklets against the true masks, each object with the masklet that overlaps it most."""
+    return evaluate(open_masks(demo.config.output), open_masks(demo.root / "videos"), match="hungarian")
+
+
+def draw(demo: Demo, scores: Evaluation) -> Pictures:
+    """Writes the pictures."""
+    pictures = Pictures(demo.root / "overlay.mp4", demo.root / "overlay.png")
+    rows: list[list[np.ndarray]] = []
+
+    def frames() -> Iterator[np.ndarray]:
+        for clip in scores.videos:
+            found_of = {
+                one.object_id: one.partner.predicted_id
+                for one in clip.objects
+                if one.partner.predicted_id is not None and (one.partner.mean_iou or 0) >= FOUND
+            }
+            both = list(_drawn(demo, clip.video_id, found_of))
+            chosen = np.linspace(0, len(both) - 1, _SHOWN_FRAMES).round().astype(int)
+            for side, caption in enumerate(CAPTIONS):
+                first, *rest = (fit(both[t][side], _SHEET_WIDTH) for t in chosen)
+                rows.append([write(first, caption, (4, 3)), *rest])
+            yield from (beside(pair, CAPTIONS) for pair in both)
+
+    write_video(pictures.video, frames(), SCENES.fps / 2)
+    Image.fromarray(sheet(rows)).save(pictures.sheet)
+    return pictures
+
+
+def _drawn(demo: Demo, video_id: str, found_of: dict[int, int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    masklets = open_masks(demo.config.output).read(video_id)
+    truth = open_masks(demo.root / "videos").read(video_id)
+    with open_video(demo.root / "videos" / f"{video_id}.mp4") as video:
+        for frame in video:
+            found, true = ({n: masks[frame.index] for n, masks in side.items()} for side in (masklets, truth))
+            yield draw_both(frame.image, found, true, found_of)
 
 
 def show(output: str) -> str:
     """The heads of the three tables, as text."""
-    from sam2_pipeline.io.dataset import MaskletDataset
-
     dataset = MaskletDataset(output)
     videos = dataset.videos(columns=["video_id", "status", "width", "height", "frame_count", "masklet_count"])
     columns = ["video_id", "masklet_id", "masklet_type", "first_frame_index", "visible_frame_count", "size_bucket"]

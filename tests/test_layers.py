@@ -24,7 +24,7 @@ BELOW = {
     "protocols": {"evaluation", "training", "pipeline", "segment", "io", "masklets", "config", "settings"},
     "bench": {"version", "pipeline", "segment", "io", "model", "masklets", "config", "compat"},
 }
-TOP = {"__init__", "__main__", "cli", "commands", "demo", "doctor"}
+TOP = {"__init__", "__main__", "cli", "commands", "demo", "demo_untrained", "doctor"}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from oracle import FRAMES, HEIGHT, WIDTH, square, two_squares
 from PIL import Image
-from safetensors.torch import save_file
+from random_weights import save_random_weights
 
 from sam2_pipeline import cli
 from sam2_pipeline.config import JobConfig
@@ -19,7 +18,6 @@ from sam2_pipeline.evaluation.scores import score_video
 from sam2_pipeline.masklets.masklet import Masklet, MaskletFrame, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle, decode
-from sam2_pipeline.model.checkpoint import build_model
 from sam2_pipeline.pipeline.driver import run_job
 from sam2_pipeline.pipeline.factory import ModelFactory
 from sam2_pipeline.protocols.clips import SyntheticClips, open_clips, scene_options
@@ -37,16 +35,7 @@ MODEL = ["--model", "sam2_pipeline_small", "--image-size", "128", "--device", "c
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Random weights under which objects count as present and masks have a usual contrast."""
-    torch.manual_seed(0)
-    state = build_model("sam2_pipeline_small").state_dict()
-    state["sam_mask_decoder.pred_obj_score_head.layers.2.bias"] += 5
-    for key, tensor in state.items():
-        if "output_hypernetworks_mlps" in key and ".layers.2." in key:
-            tensor *= 60
-    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
-    save_file(state, path)
-    return path
+    return save_random_weights(tmp_path_factory.mktemp("weights") / "weights.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,8 @@ from scipy.ndimage import distance_transform_edt
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.masklets.centre import centre
 from sam2_pipeline.masklets.prompts import Prompt
+from sam2_pipeline.masklets.rle import encode
+from sam2_pipeline.render.compare import draw_both
 from sam2_pipeline.render.layout import beside, fit, sheet
 from sam2_pipeline.render.overlay import colour, draw_outlines, draw_prompt, outline, overlay, write
 from sam2_pipeline.render.video import write_video
@@ -88,6 +90,15 @@ def test_sheets_and_rows() -> None:
     assert page.shape == (124, 164, 3) and (page[64:, 84:] == 24).all()
     assert fit(FRAME, 40).shape == (30, 40, 3)
     assert (write(FRAME, "text", (0, 0)) != FRAME).any()
+
+
+def test_matches_have_one_colour_and_what_was_missed_is_white() -> None:
+    found, true = {6: encode(square(10, 10, 20))}, {1: encode(square(12, 10, 20)), 2: encode(square(40, 60, 12))}
+    left, right = draw_both(FRAME, found, true, {1: 6})
+    assert tuple(left[10, 10]) == tuple(right[12, 10]) == colour(6)
+    assert tuple(right[40, 60]) == (255, 255, 255) and tuple(right[45, 65]) == (100, 100, 100)
+    assert (left[40:, 50:] == 100).all()
+    assert all((side == FRAME).all() for side in draw_both(FRAME, {}, {}, {}))
 
 
 def test_centre_of_a_ring_is_on_the_ring_and_is_the_deepest_pixel() -> None:
