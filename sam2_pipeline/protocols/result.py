@@ -177,6 +177,8 @@ def notes(found: TrialResult) -> Iterator[str]:
         if len(one.rounds) > 1:
             curve = ", ".join(percent(scores.jf) for scores in one.rounds)
             yield f"{one.name}: J&F after clicks on 1, 2, ... frames: {curve}"
+        if empty := sum(not video.objects for video in one.scores.videos):
+            yield f"{one.name}: {empty} clips have no object to score"
         if aside := left_aside(one):
             yield f"{one.name}: {aside} objects are never visible enough, or only on frames that do not count, and are left aside"
 

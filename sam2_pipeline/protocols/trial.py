@@ -17,6 +17,7 @@ from sam2_pipeline.protocols.interactive import Effort, offline, online
 from sam2_pipeline.protocols.prompted import Played, play
 from sam2_pipeline.protocols.prompting import TrueObject, true_objects, visible_at_first
 from sam2_pipeline.segment.masklet_generator import MaskletGenerator
+from sam2_pipeline.segment.tracking import TrackingOptions
 from sam2_pipeline.segment.video import VideoSegmenter
 
 AUTOMATIC = "automatic"
@@ -77,7 +78,8 @@ class Trial:
     @cached_property
     def segmenter(self) -> VideoSegmenter:
         # A generator forgets at once, since nobody corrects it; here somebody does.
-        return VideoSegmenter(self.generator.model, replace(self.generator.tracking, history_frames=32))
+        tracking = replace(self.generator.tracking, history_frames=TrackingOptions().history_frames)
+        return VideoSegmenter(self.generator.model, tracking)
 
     def __call__(self, video_id: str) -> ClipResult | Failure:
         try:

@@ -22,6 +22,8 @@ from sam2_pipeline.pipeline.driver import run_job
 from sam2_pipeline.pipeline.factory import ModelFactory
 from sam2_pipeline.protocols.clips import SyntheticClips, open_clips, scene_options
 from sam2_pipeline.protocols.interactive import Effort
+from sam2_pipeline.protocols.prompted import Interaction
+from sam2_pipeline.protocols.prompting import true_objects
 from sam2_pipeline.protocols.result import summarise
 from sam2_pipeline.protocols.trial import Trial, play_all
 from sam2_pipeline.segment.collect import collect_frame
@@ -85,6 +87,23 @@ def test_a_protocol_is_tracking_and_scoring(trial):
     assert done.score.objects == expected.objects and len(expected.objects) == 2
     assert all(0 < one.j < 1 for one in expected.objects)
     assert done.frames == {0: 1, 1: 1} and done.clicks == {0: 0, 1: 0}
+
+
+@pytest.mark.parametrize("name", ["offline", "online"])
+def test_what_is_scored_on_clicked_frames_is_what_the_user_saw(trial, name, monkeypatch):
+    seen, click = {}, Interaction.click
+
+    def watched(self, one, frame, predicted, clicks):
+        seen[one.object_id, frame] = click(self, one, frame, predicted, clicks)
+        return seen[one.object_id, frame]
+
+    monkeypatch.setattr(Interaction, "click", watched)
+    objects = true_objects(trial.clips.read("synthetic_000001"), 0.001)
+    with trial.clips.open("synthetic_000001") as frames:
+        *_, played = trial._played(name, frames, objects)
+    clicked = {(number, prompt.frame_index) for number, prompts in played.prompts.items() for prompt in prompts}
+    assert len(clicked) == 4  # two objects on two frames
+    assert all(played.masks[number][frame] == seen[number, frame] for number, frame in clicked)
 
 
 def test_processes_find_the_same_and_figures_are_means_over_objects(trial):
