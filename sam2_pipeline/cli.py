@@ -173,7 +173,7 @@ exit status: 0 all videos scored; 3 some could not be (they are listed); 2 nothi
     )
     parser.add_argument("--keep-first-and-last", action="store_true", default=None, help="count the first and last true frames")
     parser.add_argument("--sav", choices=["manual", "auto"], help="which of SA-V's files, where GROUND_TRUTH has both")
-    parser.add_argument("--workers", metavar="N", type=int, help="processes; default: one per core, fewer for few videos")
+    parser.add_argument("--workers", metavar="N", type=int, help="processes; default: one per core, but one for a GPU")
     parser.add_argument("--json", metavar="FILE", help="write everything, each object's scores too")
     parser.add_argument("--quiet", action="store_true", help="no table")
     _add_storage_option(parser)
@@ -189,7 +189,7 @@ exit status: 0 all videos scored; 3 some could not be (they are listed); 2 nothi
 
 
 def _add_protocols(group: Any) -> None:
-    group.add_argument("--protocol", metavar="NAME", action="append", default=[], help="see above (repeatable)")
+    group.add_argument("--protocol", metavar="NAME", action="append", default=[], help="see below (repeatable)")
     _add_model(group)
     group.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of generate or tracking (repeatable)"

@@ -128,6 +128,8 @@ def evaluate(options: argparse.Namespace) -> int:
 def _evaluate_model(options: argparse.Namespace) -> Any:
     from sam2_pipeline.protocols.command import evaluate_model
 
+    if options.match or options.common:
+        raise ConfigError("--match and --common are for PREDICTIONS, expected neither with --protocol")
     if options.ground_truth is not None:
         raise ConfigError(f"--protocol makes its own predictions, expected GROUND_TRUTH alone, not {options.ground_truth}, too")
     return evaluate_model(options, _storage_options(options))
@@ -138,6 +140,8 @@ def _evaluate_masks(options: argparse.Namespace) -> Any:
     from sam2_pipeline.evaluation.evaluate import evaluate
     from sam2_pipeline.evaluation.sources import open_masks
 
+    if options.model or options.checkpoint:
+        raise ConfigError("--model and --checkpoint are for --protocol; masks are compared without a model")
     if options.ground_truth is None:
         raise ConfigError("expected PREDICTIONS and GROUND_TRUTH, or GROUND_TRUTH and --protocol NAME to prompt a model")
     config = JobConfig(storage_options=_storage_options(options))

@@ -264,6 +264,8 @@ def test_the_verb_with_a_video_that_is_missing(files, weights, tmp_path, capsys)
     [
         (["synthetic"], "expected PREDICTIONS and GROUND_TRUTH, or GROUND_TRUTH and --protocol"),
         (["a", "b", "--protocol", "mask"], "expected GROUND_TRUTH alone, not b, too"),
+        (["a", "--protocol", "mask", "--match", "greedy"], "--match and --common are for PREDICTIONS"),
+        (["a", "b", "--model", "sam2.1_hiera_tiny"], "--model and --checkpoint are for --protocol"),
         (["synthetic", "--protocol", "guess"], "unknown protocol 'guess', expected one of mask, box, click"),
         (
             ["synthetic", "--protocol", "mask", "--scene", "frame=3"],
