@@ -138,7 +138,7 @@ def _evaluate_model(options: argparse.Namespace) -> Any:
 def _evaluate_masks(options: argparse.Namespace) -> Any:
     from sam2_pipeline.evaluation import show
     from sam2_pipeline.evaluation.evaluate import evaluate
-    from sam2_pipeline.evaluation.sources import open_masks
+    from sam2_pipeline.formats.sources import open_masks
 
     if options.model or options.checkpoint:
         raise ConfigError("--model and --checkpoint are for --protocol; masks are compared without a model")

@@ -14,7 +14,7 @@ from sam2_pipeline.config import JobConfig
 from sam2_pipeline.evaluation.evaluate import evaluate
 from sam2_pipeline.evaluation.result import Evaluation
 from sam2_pipeline.evaluation.scores import FOUND
-from sam2_pipeline.evaluation.sources import open_masks
+from sam2_pipeline.formats.sources import open_masks
 from sam2_pipeline.io.dataset import MaskletDataset
 from sam2_pipeline.io.decode import open_video
 from sam2_pipeline.render.compare import draw_both

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sam2_pipeline.errors import ConfigError, VideoError
-from sam2_pipeline.evaluation.masks import MaskSource
 from sam2_pipeline.evaluation.matching import Match
 from sam2_pipeline.evaluation.parallel import each
 from sam2_pipeline.evaluation.result import Evaluation, Failure
 from sam2_pipeline.evaluation.scores import VideoScore, score_video
+from sam2_pipeline.formats.masks import MaskSource
 
 SHOWN = 3  # video ids named in a message
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sam2_pipeline.errors import VideoError
-from sam2_pipeline.evaluation.masks import Masks
 from sam2_pipeline.evaluation.matching import Match, assign, overlaps
 from sam2_pipeline.evaluation.measures import j_and_f
+from sam2_pipeline.formats.masks import Masks
 from sam2_pipeline.masklets.rle import Rle
 
 FOUND = 0.5  # a masklet that overlaps no true object at least so much is spurious

@@ -1,5 +1,6 @@
 """`MaskletDataset`: what a run wrote, read through its commits, so that it is whole at any time, also while the run goes on."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,10 +14,12 @@ import pyarrow.fs
 from sam2_pipeline.errors import ConfigError, StorageError
 from sam2_pipeline.io.commits import list_commits
 from sam2_pipeline.io.storage import Storage
+from sam2_pipeline.masklets.annotated import AnnotatedVideo
 from sam2_pipeline.masklets.masklet import Masklet, MaskletFrame, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle, decode
 from sam2_pipeline.masklets.schema import KEYS, TABLES
+from sam2_pipeline.masklets.work import VideoInfo
 
 if TYPE_CHECKING:
     import pandas
@@ -42,6 +45,12 @@ class MaskletDataset:
         self.commits = list_commits(self.storage)
         if not self.commits and not any(self.storage.list("_run", recursive=True)):
             raise StorageError(f"{self.storage.url}: not the output of a run: it has no _run folder with anything in it")
+        self._commit_of = {video_id: commit for commit in self.commits for video_id in commit.video_ids}
+
+    @property
+    def video_ids(self) -> tuple[str, ...]:
+        """Of all videos, failed ones too; sorted."""
+        return tuple(sorted(self._commit_of))
 
     def files(self, table: Table, video_id: str | None = None) -> list[str]:
         """URLs of the committed parts of a table, for other readers; with ``video_id`` only the part that holds it."""
@@ -55,9 +64,11 @@ class MaskletDataset:
         fragments = [parquet.make_fragment(storage.full_path(name), filesystem) for name in self._names(table, video_id)]
         return pads.FileSystemDataset(fragments, schema, parquet, filesystem)
 
-    def videos(self, *, columns: Sequence[str] | None = None, filter: pc.Expression | None = None) -> pa.Table:
+    def videos(
+        self, video_id: str | None = None, *, columns: Sequence[str] | None = None, filter: pc.Expression | None = None
+    ) -> pa.Table:
         """One row per input video, failed ones too, sorted by video_id."""
-        return self._read("videos", None, columns, filter)
+        return self._read("videos", video_id, columns, filter)
 
     def masklets(
         self, video_id: str | None = None, *, columns: Sequence[str] | None = None, filter: pc.Expression | None = None
@@ -94,6 +105,26 @@ class MaskletDataset:
             raise KeyError(f"{self.storage.url} holds no masklet {masklet_id} of video {video_id!r}")
         return self._masklet(rows[0])
 
+    def video(self, video_id: str) -> AnnotatedVideo:
+        """One video with all its masklets.
+
+        Raises:
+            KeyError: there is none of this id, or the run failed on it.
+        """
+        rows = self.videos(video_id, filter=pc.field("status") == "ok").to_pylist()
+        if not rows:
+            raise KeyError(f"{self.storage.url} holds no video {video_id!r} that was done")
+        masks: dict[int, list[MaskletFrame]] = {}
+        for mask in self.masks(video_id).to_pylist():
+            masks.setdefault(mask["masklet_id"], []).append(_mask_frame(mask))
+        masklets = []
+        for row in self.masklets(video_id).to_pylist():
+            frames = tuple(masks[row["masklet_id"]])
+            masklets.append(Masklet(video_id, _seed(row, frames), frames))
+        numbers = tuple(frame.frame_index for frame in masklets[0].frames) if masklets else ()
+        info = VideoInfo(**{name: rows[0][name] for name in VideoInfo.__dataclass_fields__})
+        return AnnotatedVideo(video_id, info, numbers, tuple(masklets), rows[0]["uri"])
+
     def frames(self, video_id: str, masklet_id: int) -> Iterator[tuple[int, np.ndarray]]:
         """(frame_index, mask as bool ``[H, W]``) of one masklet, in order of frames."""
         for frame in self.masklet(video_id, masklet_id).frames:
@@ -122,7 +153,8 @@ class MaskletDataset:
     def _names(self, table: Table, video_id: str | None) -> list[str]:
         if table not in TABLES:
             raise ConfigError(f"there is no table {table!r}, expected one of {', '.join(TABLES)}")
-        wanted = [commit for commit in self.commits if video_id is None or video_id in commit.video_ids]
+        one = self._commit_of.get(video_id) if video_id is not None else None
+        wanted = self.commits if video_id is None else [one] if one else []
         return [part.path for commit in wanted for part in commit.parts if part.table == table and part.rows]
 
     def _read(self, table: Table, video_id: str | None, columns: Sequence[str] | None, filter: pc.Expression | None) -> pa.Table:
@@ -150,7 +182,7 @@ class MaskletDataset:
 
 
 def _mask_frame(row: dict[str, Any]) -> MaskletFrame:
-    scores = (row["predicted_iou"], row["object_score"], row["stability_score"])
+    scores = (row[name] if row[name] is not None else math.nan for name in ("predicted_iou", "object_score", "stability_score"))
     return MaskletFrame(row["frame_index"], row["timestamp_s"], Rle.from_coco(row["rle"]), *scores)
 
 

@@ -25,13 +25,15 @@ def size_bucket(size_abs: float) -> SizeBucket:
 
 @dataclass(slots=True)
 class _Mean:
-    """Mean and smallest of values met so far."""
+    """Mean and smallest of the values met so far; NaN stands for a value that nobody knows, and does not count."""
 
     total: float = 0.0
     count: int = 0
     smallest: float = math.inf
 
     def add(self, value: float) -> None:
+        if math.isnan(value):
+            return
         self.total += value
         self.count += 1
         self.smallest = min(self.smallest, value)
@@ -94,5 +96,5 @@ class MaskletStatistics:
             "predicted_iou_mean": self._predicted_iou.mean,
             "object_score_mean": self._object_score.mean,
             "stability_score_mean": self._stability.mean,
-            "stability_score_min": self._stability.smallest if visible else None,
+            "stability_score_min": self._stability.smallest if self._stability.count else None,
         }

@@ -1,17 +1,13 @@
 """Videos with true masks: synthetic scenes from their seeds, or files beside annotations."""
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sam2_pipeline.errors import ConfigError
-from sam2_pipeline.evaluation.masks import Masks, MaskSource
-from sam2_pipeline.evaluation.sav import SavMasks
-from sam2_pipeline.evaluation.sources import open_masks
-from sam2_pipeline.evaluation.tables import TableMasks
-from sam2_pipeline.io.dataset import MaskletDataset
+from sam2_pipeline.formats.masks import Masks, MaskSource
+from sam2_pipeline.formats.sources import open_masks
 from sam2_pipeline.io.decode import open_video
 from sam2_pipeline.io.storage import Storage
 from sam2_pipeline.masklets.frames import FrameSource
@@ -21,8 +17,6 @@ from sam2_pipeline.settings import convert_fields, parse_override
 from sam2_pipeline.training.synthetic import SceneOptions, make_scene
 
 SYNTHETIC = "synthetic"
-_PICTURES = {"Annotations": "JPEGImages", "Annotations_6fps": "JPEGImages_24fps"}  # DAVIS and MOSE; SA-V
-_SAV_ENDING = re.compile(r"/[^/]+\.json$", re.IGNORECASE)
 
 
 class TrueClips(Protocol):
@@ -132,24 +126,18 @@ def open_clips(
     if videos is not None:
         storage = Storage(videos, dict(options or {}))
         places = {video_id: storage.locate(video_id if storage.exists(video_id) else f"{video_id}.mp4") for video_id in ids}
-    elif isinstance(truth, TableMasks):
-        rows = MaskletDataset(truth.url, dict(options or {})).videos(columns=["video_id", "uri"]).to_pylist()
-        uris = {row["video_id"]: row["uri"] for row in rows}
-        places = {video_id: uris[video_id] for video_id in ids}
     else:
         places = {video_id: _place(truth, video_id) for video_id in ids}
     return AnnotatedClips(truth, places, dict(options or {}))
 
 
 def _place(truth: MaskSource, video_id: str) -> str:
-    if isinstance(truth, SavMasks):
-        return f"{_SAV_ENDING.sub('', truth.url)}/{video_id}.mp4"
-    parts = f"{truth.url}/{video_id}".split("/")
-    if not set(parts) & set(_PICTURES):
+    url = truth.video_url(video_id)
+    if url is None:
         raise ConfigError(
             f"{truth.url}: where are its videos? Expected them in JPEGImages beside Annotations; otherwise say it with --videos"
         )
-    return "/".join(_PICTURES.get(part, part) for part in parts)
+    return url
 
 
 def _seed(video_id: str) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sam2_pipeline.evaluation.masks import Masks
+from sam2_pipeline.formats.masks import Masks
 from sam2_pipeline.masklets.frames import FrameSource
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from sam2_pipeline.evaluation.masks import Masks
+from sam2_pipeline.formats.masks import Masks
 from sam2_pipeline.masklets.centre import centre
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle, decode

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from sam2_pipeline.errors import ConfigError, VideoError
-from sam2_pipeline.evaluation.masks import Masks
 from sam2_pipeline.evaluation.parallel import each
 from sam2_pipeline.evaluation.result import Failure
 from sam2_pipeline.evaluation.scores import VideoScore, score_video
+from sam2_pipeline.formats.masks import Masks
 from sam2_pipeline.masklets.frames import FrameSource
 from sam2_pipeline.pipeline.factory import ModelFactory
 from sam2_pipeline.protocols.clips import TrueClips

@@ -11,15 +11,18 @@ from numpy.random import Generator
 from PIL import Image
 
 from sam2_pipeline.errors import ConfigError, VideoError
+from sam2_pipeline.formats.palette import read_labels
+from sam2_pipeline.formats.sav_content import read_annotation
 from sam2_pipeline.io.dataset import MaskletDataset
 from sam2_pipeline.io.decode import open_video
+from sam2_pipeline.masklets.annotated import AnnotatedVideo
 from sam2_pipeline.masklets.rle import Rle, decode
 from sam2_pipeline.training.clips import Clip, ClipRequest, ClipSource, choose_frames, choose_objects
 from sam2_pipeline.training.settings import DataSection
 from sam2_pipeline.training.synthetic import SceneOptions, make_scene
 
 _ASPECTS = (1.0, 1.0, 4 / 3, 3 / 4, 16 / 9, 9 / 16)  # width to height
-_SAV_STEP = 4  # SA-V annotates every fourth frame
+_DAVIS_FOLDERS = ("480p", "Full-Resolution", "")
 _VOID = 255  # DAVIS: pixels that belong to no object for certain
 
 
@@ -123,8 +126,9 @@ class SavClips(AnnotatedVideos):
 
     def annotation(self, index: int) -> Annotated:
         path, notes = self.files[index]
-        masks, step = read_sav(notes)
-        return Annotated(str(path), range(0, len(masks) * step, step), masks)
+        video = read_sav(notes)
+        masks = [[masklet.frames[place].rle for masklet in video.masklets] for place in range(len(video.frames))]
+        return Annotated(str(path), video.frames, masks)
 
 
 class TableClips(AnnotatedVideos):
@@ -151,11 +155,12 @@ class TableClips(AnnotatedVideos):
 
 
 class DavisClips:
-    """``JPEGImages/VIDEO/00000.jpg`` and ``Annotations/VIDEO/00000.png``, with or without a folder ``480p`` between."""
+    """``JPEGImages/VIDEO/00000.jpg`` and ``Annotations/VIDEO/00000.png``, with or without a folder ``480p`` or
+    ``Full-Resolution`` between."""
 
     def __init__(self, root: Path) -> None:
-        pictures = [root / "JPEGImages" / inner for inner in ("480p", "")]
-        masks = [root / "Annotations" / inner for inner in ("480p", "")]
+        pictures = [root / "JPEGImages" / inner for inner in _DAVIS_FOLDERS]
+        masks = [root / "Annotations" / inner for inner in _DAVIS_FOLDERS]
         self.pictures = next((folder for folder in pictures if folder.is_dir()), pictures[-1])
         self.masks = next((folder for folder in masks if folder.is_dir()), masks[-1])
         self.videos = sorted(folder.name for folder in self.masks.glob("*") if any(folder.glob("*.png")))
@@ -169,29 +174,31 @@ class DavisClips:
         video = self.videos[index]
         names = sorted(path.stem for path in (self.masks / video).glob("*.png"))
         names = [names[place] for place in choose_frames(len(names), request, rng)]
-        labels = np.stack([_picture(self.masks / video / f"{name}.png", None) for name in names])
+        labels = np.stack([_labels(self.masks / video / f"{name}.png") for name in names])
         numbers = np.setdiff1d(np.unique(labels[0]), (0, _VOID))
         shares = (labels[0] == numbers[:, None, None]).mean(axis=(1, 2))
         chosen = numbers[choose_objects(shares, request, rng)]
         if not len(chosen):
             return None
-        frames = np.stack([_picture(self.pictures / video / f"{name}.jpg", "RGB") for name in names])
+        frames = np.stack([_picture(self.pictures / video / f"{name}.jpg") for name in names])
         if frames.shape[1:3] != labels.shape[1:]:
             raise VideoError(f"{video}: pictures are {frames.shape[1:3]}, masks {labels.shape[1:]}, expected the same size")
         return Clip(frames, labels[:, None] == chosen[:, None, None])
 
 
-def read_sav(path: Path) -> tuple[list[list[Rle]], int]:
-    """(masks of all objects for every annotated frame, frames from one of these to the next)."""
+def read_sav(path: Path) -> AnnotatedVideo:
+    """A file of SA-V's masklets.
+
+    Raises:
+        VideoError: it is none, or annotates no frame.
+    """
     try:
-        content = json.loads(path.read_bytes())
-        annotated = [[Rle.from_coco(mask) for mask in frame] for frame in content["masklet"]]
-        total = int(content.get("video_frame_count") or len(annotated))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        video = read_annotation(json.loads(path.read_bytes()), path.stem)
+    except (OSError, ValueError, TypeError) as error:
         raise VideoError(f"{path} is no SA-V annotation: {type(error).__name__}: {error}") from error
-    if not annotated:
+    if not video.frames:
         raise VideoError(f"{path} annotates no frame")
-    return annotated, _SAV_STEP if -(-total // _SAV_STEP) == len(annotated) else -(-total // len(annotated))
+    return video
 
 
 def thin_out(mask_HW: np.ndarray, size: int) -> np.ndarray:
@@ -200,9 +207,16 @@ def thin_out(mask_HW: np.ndarray, size: int) -> np.ndarray:
     return mask_HW[np.ix_(rows, columns)]
 
 
-def _picture(path: Path, mode: str | None) -> np.ndarray:
+def _picture(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
-            return np.asarray(image if mode is None else image.convert(mode))
+            return np.asarray(image.convert("RGB"))
     except OSError as error:
         raise VideoError(f"{path} cannot be read: {error}") from error
+
+
+def _labels(path: Path) -> np.ndarray:
+    try:
+        return read_labels(path)
+    except VideoError as error:
+        raise VideoError(f"{path} {error}") from error

@@ -9,8 +9,8 @@ A DAVIS picture has one object per pixel, so that there a whole is without its p
 """
 
 import json
-from collections.abc import Generator, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ import numpy as np
 from PIL import Image
 
 from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.formats.palette import save_labels
+from sam2_pipeline.formats.sav_content import write_annotation
 from sam2_pipeline.io.video import Video
+from sam2_pipeline.masklets.annotated import AnnotatedVideo, annotated_masklet
 from sam2_pipeline.masklets.frames import Frame
-from sam2_pipeline.masklets.masklet import MaskletFrame
 from sam2_pipeline.masklets.rle import Rle, encode_batch
-from sam2_pipeline.masklets.statistics import MaskletStatistics
+from sam2_pipeline.masklets.work import VideoInfo
 from sam2_pipeline.training.synthetic import Scene, make_scene
 from sam2_pipeline.training.synthetic_options import SceneOptions
 
@@ -87,18 +89,19 @@ def write_clip(scene: Scene, folder: str | Path, name: str, *, annotate_every: i
     videos.mkdir(parents=True, exist_ok=True)
     pictures.mkdir(parents=True, exist_ok=True)
     files = ClipFiles(videos / f"{name}.mp4", videos / f"{name}_manual.json", pictures)
-    annotation = _Annotation(scene, name)
+    frames = range(0, scene.num_frames, annotate_every)
+    masks = []
     with av.open(str(files.video), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(scene.options.fps).limit_denominator(1001))
         stream.width, stream.height, stream.pix_fmt = scene.width, scene.height, "yuv420p"
         stream.options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}  # the same bytes everywhere
         for t in range(scene.num_frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(scene.frame(t), format="rgb24")))
-            if t % annotate_every == 0:
-                annotation.add(t, scene.masks(t))
-                _save_labels(scene.labels(t), pictures / f"{t:05d}.png")
+            if t in frames:
+                masks.append(encode_batch(scene.masks(t)))
+                save_labels(scene.labels(t), pictures / f"{t:05d}.png")
         container.mux(stream.encode())
-    files.annotation.write_text(json.dumps(annotation.content()))
+    files.annotation.write_text(json.dumps(_annotation(scene, name, frames, masks)))
     return files
 
 
@@ -111,64 +114,16 @@ def make_dataset(
     ]
 
 
-@dataclass(slots=True)
-class _Annotation:
-    """SA-V's annotation of one clip, gathered frame by frame."""
-
-    scene: Scene
-    name: str
-    frames: list[list[Rle]] = field(default_factory=list)
-    statistics: list[MaskletStatistics] = field(default_factory=list)
-
-    def add(self, t: int, masks: np.ndarray) -> None:
-        self.statistics = self.statistics or [MaskletStatistics() for _ in masks]
-        rles = encode_batch(masks)
-        for rle, statistics in zip(rles, self.statistics):
-            statistics.add(MaskletFrame(t, t / self.scene.options.fps, rle, 1.0, 1.0, 1.0))
-        self.frames.append(rles)
-
-    def content(self) -> dict[str, Any]:
-        rows = [statistics.row() for statistics in self.statistics]
-        seen = [number for number, row in enumerate(rows) if row["visible_frame_count"]]
-        scene, count = self.scene, len(self.frames)
-        return {
-            "video_id": self.name,
-            "video_duration": scene.num_frames / scene.options.fps,
-            "video_frame_count": scene.num_frames,
-            "video_height": scene.height,
-            "video_width": scene.width,
-            "video_resolution": scene.height * scene.width,
-            "video_environment": "Synthetic",
-            "video_split": "train",
-            "masklet": [[rles[number].to_coco() for number in seen] for rles in self.frames],
-            "masklet_id": seen,
-            "masklet_size_rel": [rows[number]["size_rel"] for number in seen],
-            "masklet_size_abs": [rows[number]["size_abs"] for number in seen],
-            "masklet_size_bucket": [rows[number]["size_bucket"] for number in seen],
-            "masklet_visibility_changes": [rows[number]["visibility_changes"] for number in seen],
-            # Counted in annotated frames, as SA-V counts.
-            "masklet_first_appeared_frame": [
-                next(index for index, rles in enumerate(self.frames) if rles[number].area) for number in seen
-            ],
-            "masklet_frame_count": [count] * len(seen),
-            "masklet_edited_frame_count": [count] * len(seen),
-            "masklet_type": ["manual"] * len(seen),
-            "masklet_stability_score": [None] * len(seen),
-            "masklet_num": len(seen),
-        }
-
-
-def _save_labels(labels: np.ndarray, path: Path) -> None:
-    picture = Image.fromarray(labels)
-    picture.putpalette(_palette())  # makes a grey picture one of numbers
-    picture.save(path)
-
-
-def _palette() -> bytes:
-    """PASCAL's and DAVIS's colours: a number's bits, dealt to red, green and blue in turn, from the highest down."""
-    number = np.arange(256)
-    colours = np.zeros((256, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((number >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
-    return colours.tobytes()
+def _annotation(scene: Scene, name: str, frames: Sequence[int], masks: Sequence[Sequence[Rle]]) -> dict[str, Any]:
+    """SA-V's annotation of one clip, without the objects that no annotated frame shows."""
+    fps, total = scene.options.fps, scene.num_frames
+    seen = [number for number in range(scene.num_objects) if any(rles[number].area for rles in masks)]
+    masklets = tuple(
+        annotated_masklet(name, number, {t: rles[number] for t, rles in zip(frames, masks)}, fps, object_id=number)
+        for number in seen
+    )
+    info = VideoInfo(scene.width, scene.height, fps, total, total / fps, "")
+    content = write_annotation(AnnotatedVideo(name, info, tuple(frames), masklets))
+    # Every mask is as good as one that a person drew.
+    edited = {"masklet_edited_frame_count": [len(frames)] * len(seen)}
+    return content | edited | {"video_environment": "Synthetic", "video_split": "train"}

@@ -10,7 +10,7 @@ from mask_forms import WRITERS, disc, moving_discs, write_palette, write_sav, wr
 from sam2_pipeline import cli
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.evaluation.evaluate import evaluate
-from sam2_pipeline.evaluation.sources import open_masks
+from sam2_pipeline.formats.sources import open_masks
 
 TRUE = {"a": moving_discs(), "b": {5: {f: disc(9, 9, 5) for f in range(0, 24, 4)}}, "c": moving_discs(shift=1)}
 PREDICTED = {video_id: moving_discs(shift=1) for video_id in "ac"}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from sam2_pipeline.evaluation.masks import Masks
+from sam2_pipeline.formats.masks import Masks
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle, decode, encode
 from sam2_pipeline.segment.results import FrameResult

@@ -10,8 +10,8 @@ from mask_forms import SIZE, WRITERS, disc, moving_discs, write_folders, write_p
 from PIL import Image
 
 from sam2_pipeline.errors import ConfigError, PipelineError, StorageError, VideoError
-from sam2_pipeline.evaluation.sav import frame_step, parse
-from sam2_pipeline.evaluation.sources import open_masks
+from sam2_pipeline.formats.sav_content import frame_step, read_annotation
+from sam2_pipeline.formats.sources import open_masks
 
 VIDEOS = {"a": moving_discs(), "b": moving_discs(shift=2)}
 
@@ -74,8 +74,9 @@ def test_sav_oddities():
     rle = disc(5, 5, 3)
     counts = [float(run) for run in rle.runs()]
     annotation = {"masklet": [[{"size": [24.0, 32.0], "counts": counts}]], "masklet_id": [3.0], "video_frame_count": 4.0}
-    assert parse(annotation) == {3: {0: rle}}
-    assert parse({"masklet": []}) == {}
+    video = read_annotation(annotation, "v")
+    assert (video.numbers(), video.frames, video.masklets[0].frames[0].rle) == ((3,), (0,), rle)
+    assert read_annotation({"masklet": []}, "v").masklets == ()
 
 
 @pytest.mark.parametrize(

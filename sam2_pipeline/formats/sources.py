@@ -4,10 +4,10 @@ import os
 from typing import Any
 
 from sam2_pipeline.errors import ConfigError
-from sam2_pipeline.evaluation.masks import MaskSource
-from sam2_pipeline.evaluation.png import PngMasks
-from sam2_pipeline.evaluation.sav import SavMasks
-from sam2_pipeline.evaluation.tables import TableMasks
+from sam2_pipeline.formats.davis import PngMasks
+from sam2_pipeline.formats.masks import MaskSource
+from sam2_pipeline.formats.sav import SavMasks
+from sam2_pipeline.formats.tables import TableMasks
 from sam2_pipeline.io.storage import Storage
 
 SAV_ENDS = ("_manual.json", "_auto.json")
@@ -18,7 +18,7 @@ def open_masks(url: str | os.PathLike[str], options: dict[str, Any] | None = Non
 
     Args:
         options: for fsspec.
-        sav: ``"manual"`` or ``"auto"``: which of SA-V's two files of a video is meant.
+        sav: ``"manual"``, ``"auto"`` or ``"both"``: which of SA-V's two files of a video is meant.
 
     Raises:
         ConfigError: none of these is there, or several are.

@@ -1,0 +1,92 @@
+"""SA-V's JSON files: ``sav_000001_manual.json`` and ``sav_000001_auto.json``. `sav_content` has what is in them."""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+from sam2_pipeline.errors import ConfigError, VideoError
+from sam2_pipeline.formats.masks import MaskSource
+from sam2_pipeline.formats.sav_content import read_annotation, sav_kind, write_annotation
+from sam2_pipeline.io.storage import Storage
+from sam2_pipeline.masklets.annotated import AnnotatedVideo
+
+_NAME = re.compile(r"(?P<video>.+?)(_(?P<kind>manual|auto))?\.json", re.IGNORECASE)
+
+
+class SavMasks(MaskSource):
+    """The video id is the file's name relative to the folder, less ``_manual.json`` or ``_auto.json`` (see `MaskSource`).
+
+    Files without either ending count only where no file has one. ``kind`` chooses where there are both, or takes ``both``.
+    """
+
+    def __init__(self, storage: Storage, names: Iterable[str], kind: str | None = None) -> None:
+        self.url = storage.url
+        self._storage = storage
+        found = [match for match in map(_NAME.fullmatch, names) if match]
+        kinds = {match["kind"].lower() for match in found if match["kind"]}
+        if kind not in (None, "both", *kinds):
+            raise ConfigError(f"{self.url} holds no {kind} masklets, expected files that end in _{kind}.json")
+        if len(kinds) == 2 and kind is None:
+            raise ConfigError(
+                f"{self.url} holds manual and automatic masklets, expected one kind (for ground truth, choose with --sav)"
+            )
+        chosen = {kind} if kind in kinds else kinds or {""}
+        self._names: dict[str, list[str]] = {}
+        for match in found:
+            if (match["kind"] or "").lower() in chosen:
+                self._names.setdefault(match["video"], []).append(match[0])
+        self.automatic = "auto" in chosen
+        if len(found) == 1:
+            self.url = storage.locate(found[0][0])
+
+    @property
+    def video_ids(self) -> tuple[str, ...]:
+        return tuple(sorted(self._names))
+
+    def load(self, video_id: str) -> AnnotatedVideo:
+        files = sorted(self._names[video_id], reverse=True)  # manual first: its numbers stay
+        videos = [self._load_file(video_id, name) for name in files]
+        return replace(_merged(videos), uri=self.video_url(video_id))
+
+    def video_url(self, video_id: str) -> str:
+        return self._storage.locate(f"{video_id}.mp4")
+
+    def _load_file(self, video_id: str, name: str) -> AnnotatedVideo:
+        try:
+            return read_annotation(json.loads(self._storage.read_bytes(name)), video_id)
+        except (ValueError, TypeError) as error:  # ConfigErrors of masks are ValueErrors, too
+            raise VideoError(f"{self._storage.locate(name)}: {error}") from error
+
+
+class SavWriter:
+    """Writes ``VIDEO_auto.json`` and ``VIDEO_manual.json``, each where a video has such masklets."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def add(self, video: AnnotatedVideo) -> None:
+        kinds = {sav_kind(masklet) for masklet in video.masklets} or {"auto"}
+        for kind in sorted(kinds):
+            chosen = tuple(masklet for masklet in video.masklets if sav_kind(masklet) == kind)
+            content = write_annotation(replace(video, masklets=chosen))
+            name = f"{video.video_id}_{kind}.json"
+            self._storage.write_bytes(name, json.dumps(content, allow_nan=False).encode())
+
+    def finish(self) -> None:
+        """Everything is written already."""
+
+
+def _merged(videos: list[AnnotatedVideo]) -> AnnotatedVideo:
+    """The masklets of several annotations of one video; a number that is taken already is replaced by the next free one."""
+    first, *others = videos
+    masklets = list(first.masklets)
+    for video in others:
+        if video.frames != first.frames:
+            raise VideoError(f"{video.video_id}: the two files annotate different frames, expected the same")
+        for masklet in video.masklets:
+            taken = {one.masklet_id for one in masklets}
+            if masklet.masklet_id in taken:
+                masklet = replace(masklet, seed=replace(masklet.seed, masklet_id=max(taken) + 1))
+            masklets.append(masklet)
+    return replace(first, masklets=tuple(sorted(masklets, key=lambda masklet: masklet.masklet_id)))
