@@ -35,7 +35,6 @@ def evaluate_model(options: argparse.Namespace, storage_options: dict[str, Any])
     synthetic = options.predictions == SYNTHETIC
     min_area = options.min_area if options.min_area is not None else SYNTHETIC_MIN_AREA if synthetic else 0.0
     clips = _clips(options, config)
-    workers = min(_workers(options.workers), len(clips.video_ids))
     trial = Trial(
         clips,
         tuple(dict.fromkeys(options.protocol)),
@@ -43,8 +42,8 @@ def evaluate_model(options: argparse.Namespace, storage_options: dict[str, Any])
         Effort(options.clicks, options.frames),
         min_area,
         bool(options.keep_first_and_last),
-        max((os.cpu_count() or 1) // workers, 1),
     )
+    workers = _workers(options.workers)
     facts = trial.factory.describe()  # what is wrong with the weights is found out before anything else
     with show.progress(options.quiet) as on_video:
         on_video(0, len(clips.video_ids))

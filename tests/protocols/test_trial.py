@@ -45,7 +45,7 @@ def trial(weights):
     settings = {"model.name": "sam2_pipeline_small", "model.checkpoint": str(weights), "model.image_size": 128}
     config = JobConfig.load(None, ["model.device=cpu"], settings, {})
     names = ("mask", "clicks-2", "offline", "online")
-    return Trial(SyntheticClips(2, SCENES), names, ModelFactory(config), Effort(2, 2), 0.001, threads=1)
+    return Trial(SyntheticClips(2, SCENES), names, ModelFactory(config), Effort(2, 2), 0.001)
 
 
 @pytest.fixture(scope="module")
