@@ -111,26 +111,44 @@ class UnitSettings(Settings):
 
 @dataclass(frozen=True)
 class LimitSettings(Settings):
-    """What one video may cost before it gets a failed row: its picture, its length, and the workers it may take down."""
+    """What one video may cost before it gets a failed row: its picture, its length, the workers it may take down, its time.
+
+    A worker on Ray is killed when a video shows no new frame for ``timeout_s``, or takes longer than ``timeout_s`` and
+    ``timeout_per_frame_s`` for each of its frames.
+    """
 
     path: ClassVar[str] = "limits"
     max_pixels: int = setting(8192 * 8192, low=1)
     max_duration_s: float = setting(4 * 3600.0, above=0.0)
     max_attempts: int = setting(3, low=1)
+    timeout_s: float = setting(1800.0, above=0.0)
+    timeout_per_frame_s: float = setting(60.0, above=0.0)
 
 
 @dataclass(frozen=True)
 class RaySettings(Settings):
-    """Where work runs: ``local`` starts Ray here, ``auto`` or an address joins a cluster, ``off`` stays in this process."""
+    """Where work runs: ``local`` starts Ray here, ``auto`` or an address joins a cluster, ``off`` stays in this process.
+
+    There are ``workers`` at most (None: one per GPU there is now, or one), and ``min_workers`` are kept to the end. With
+    ``gpus_per_worker`` given, workers wait for GPUs that an autoscaling cluster has yet to start; otherwise those that are
+    there are shared.
+    """
 
     path: ClassVar[str] = "ray"
     address: str | None = None
     workers: int | None = setting(None, low=1)
+    min_workers: int = setting(1, low=1)
+    gpus_per_worker: float | None = setting(None, above=0.0)
 
     def __post_init__(self) -> None:
         if self.address is False:  # how YAML reads a bare `off`
             object.__setattr__(self, "address", "off")
         super().__post_init__()
+        if self.workers is not None and self.min_workers > self.workers:
+            raise ConfigError(f"ray.min_workers is {self.min_workers}, expected at most ray.workers, {self.workers}")
+        share = self.gpus_per_worker
+        if share is not None and share > 1 and share != int(share):
+            raise ConfigError(f"ray.gpus_per_worker is {share}, expected a share of one GPU, or a whole number")
 
 
 @dataclass(frozen=True)
@@ -202,7 +220,9 @@ class JobConfig(Settings):
             del plain["model"][name]
         for name in ("lanes", "row_batch"):
             del plain["tracking"][name]
-        del plain["generate"]["points_per_batch"], plain["limits"]["max_attempts"]
+        for name in ("max_attempts", "timeout_s", "timeout_per_frame_s"):
+            del plain["limits"][name]
+        del plain["generate"]["points_per_batch"]
         del plain["prompts"]["file"]  # its content counts
         return plain
 

@@ -1,6 +1,7 @@
 """A stand-in for the model: finds nothing out, but streams masks, fails, or dies as a test asks it to."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -45,7 +46,8 @@ class FakeStream:
 
 @dataclass(frozen=True)
 class FakeGenerator:
-    """``events`` maps a part of a URL to what happens there: ``raise``, ``kill``, or ``kill-once`` (needs ``folder``)."""
+    """``events`` maps a part of a URL to what happens there: ``raise``, ``disk-full``, ``hang``, ``kill``, or ``kill-once``
+    (needs ``folder``)."""
 
     events: dict[str, str]
     folder: str
@@ -62,6 +64,8 @@ class FakeGenerator:
             raise RuntimeError("the stand-in was asked to fail")
         if event == "disk-full":
             raise OSError(28, "No space left on device")
+        if event == "hang":
+            re.match(r"(a+)+$", "a" * 64 + "b")  # for longer than the universe will last, and no other thread gets a turn
         flag = Path(self.folder, f"killed-{name}")
         if event == "kill-once" and flag.exists():
             return
@@ -71,7 +75,7 @@ class FakeGenerator:
 
 @dataclass(frozen=True)
 class FakeFactory:
-    """Makes `FakeGenerator`s; ``weights`` stands for the model's weights."""
+    """Makes `FakeGenerator`s; ``weights`` stands for the model's weights. ``folder`` gets a file ``pid-<id>`` from each maker."""
 
     events: tuple[tuple[str, str], ...] = ()
     folder: str = ""
@@ -85,6 +89,8 @@ class FakeFactory:
         return self
 
     def build(self, threads: int | None = None) -> tuple[FakeGenerator, ModelFacts]:
+        if self.folder:
+            Path(self.folder, f"pid-{os.getpid()}").touch()
         return FakeGenerator(dict(self.events), self.folder, self.delay_s), self.describe()
 
 

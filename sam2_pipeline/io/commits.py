@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 from sam2_pipeline.errors import StorageError
+from sam2_pipeline.io.manifest import make_unit
 from sam2_pipeline.io.storage import Storage
 from sam2_pipeline.masklets.schema import TABLES
-from sam2_pipeline.masklets.work import Commit, Part
+from sam2_pipeline.masklets.work import Commit, Part, WorkUnit
 
 FOLDER = "_run/commits"
 _READERS = 16  # a commit is one small GET, nearly all of it waiting
@@ -70,6 +71,23 @@ def read_commit(storage: Storage, name: str) -> Commit:
     if commit_name(commit.unit_id) != name:
         raise StorageError(f"{storage.locate(name)}: holds the commit of unit {commit.unit_id}")
     return commit
+
+
+def uncommitted(storage: Storage, unit: WorkUnit) -> WorkUnit | None:
+    """What is left to do of a unit; None if nothing is.
+
+    A worker that has to stop halfway commits what it has under the unit's name, first come first served like any commit, and
+    what is left is a unit of its own.
+    """
+    videos = unit.videos
+    while videos:
+        left = make_unit(videos) if videos != unit.videos else unit
+        name = commit_name(left.unit_id)
+        if not storage.exists(name):
+            return left
+        done = set(read_commit(storage, name).video_ids)
+        videos = tuple(video for video in videos if video.video_id not in done)
+    return None
 
 
 def find_orphans(storage: Storage, *, hidden: bool = False) -> list[str]:

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sam2_pipeline.errors import CheckpointError, PipelineError
-from sam2_pipeline.io.commits import commit_name
+from sam2_pipeline.io.commits import uncommitted
 from sam2_pipeline.io.storage import Storage
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.work import WorkUnit
 from sam2_pipeline.pipeline.factory import GeneratorFactory
 from sam2_pipeline.pipeline.job import Job
+from sam2_pipeline.pipeline.lanes import Lanes
 from sam2_pipeline.pipeline.video import Failure, Notify
-from sam2_pipeline.pipeline.work import process_work_unit
+from sam2_pipeline.pipeline.watchdog import Watchdog
+from sam2_pipeline.pipeline.work import Host, process_work_unit
 
 # trying again does not help: full, read-only, forbidden
 HOPELESS_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -41,10 +43,21 @@ class Outcome:
 class UnitWorker:
     """Builds the generator once, then processes tasks; never raises for what can be reported as an outcome."""
 
-    def __init__(self, factory: GeneratorFactory, job: Job, *, threads: int | None = None, notify: Notify | None = None) -> None:
+    def __init__(
+        self,
+        factory: GeneratorFactory,
+        job: Job,
+        *,
+        threads: int | None = None,
+        notify: Notify | None = None,
+        watched: bool = False,
+    ) -> None:
+        """``watched``: this process is killed when a video hangs (see `watchdog`), and somebody will start another."""
         self._job = job
         self._notify = notify or (lambda video_id, done, total: None)
         self._storage = Storage(job.config.output, job.config.storage_options_for(job.config.output))
+        watchdog = Watchdog(self._storage) if watched else None
+        self._host = Host(Lanes(job.config.tracking.lanes), watchdog)
         self._generator = None
         self._broken: str | None = None
         try:
@@ -54,20 +67,25 @@ class UnitWorker:
         except Exception as error:
             self._broken = f"the worker could not load the model: {describe_error(error)}"
 
+    def stop(self) -> None:
+        """Make units under way end soon: they commit the videos they have, and `work` raises `Cancelled`."""
+        self._host.stop.set()
+
     def work(self, task: Task) -> Outcome:
-        """Process and commit one unit, unless somebody has."""
+        """Process and commit one unit, or what others have left of it. Several threads may call it."""
         unit_id = task.unit.unit_id
         if self._broken or self._generator is None:
             return Outcome(unit_id, error=self._broken, hopeless=True)
+        failures: tuple[Failure, ...] = ()
         try:
-            if self._storage.exists(commit_name(unit_id)):
-                return Outcome(unit_id, len(task.unit.videos))
-            result = process_work_unit(
-                task.unit, self._generator, self._job, self._storage, prompts=task.prompts, notify=self._notify
-            )
+            while left := uncommitted(self._storage, task.unit):
+                result = process_work_unit(
+                    left, self._generator, self._job, self._storage, prompts=task.prompts, notify=self._notify, host=self._host
+                )
+                failures += result.failures
         except Exception as error:
             return Outcome(unit_id, error=describe_error(error), hopeless=_is_hopeless(error))
-        return Outcome(unit_id, result.commit.num_videos, result.failures)
+        return Outcome(unit_id, len(task.unit.videos), failures)
 
 
 def describe_error(error: BaseException) -> str:

@@ -13,18 +13,18 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import ConfigError, PipelineError
-from sam2_pipeline.pipeline.actor import Outcome, Task, UnitWorker
+from sam2_pipeline.pipeline.actor import Outcome, Task
 from sam2_pipeline.pipeline.factory import GeneratorFactory
 from sam2_pipeline.pipeline.job import Job
+from sam2_pipeline.pipeline.ray_worker import Board, RayUnitWorker
 
-REPORT_EVERY_S = 1.0
+CALLS_AT_ONCE = 2  # per worker: one on the device, one being fetched
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,50 +36,6 @@ class Pool:
     cpus: float
     threads: int
     device: str
-
-
-class Board:
-    """Where workers note how far they are, and where the driver looks. A Ray actor."""
-
-    def __init__(self) -> None:
-        self._frames = 0
-        self._current: dict[str, tuple[str, int, int | None]] = {}
-
-    def note(self, worker: str, video_id: str, done: int, total: int | None, new_frames: int) -> None:
-        self._frames += new_frames
-        self._current[worker] = (video_id, done, total)
-
-    def read(self) -> tuple[int, list[tuple[str, int, int | None]]]:
-        """Frames so far, and (video id, frames done, frames in all) of every worker."""
-        return self._frames, list(self._current.values())
-
-
-class BoardNotifier:
-    """Tells the board about frames, each lane (a thread) at most once a second."""
-
-    def __init__(self, board: Any) -> None:
-        self._board = board
-        self._worker = f"{os.uname().nodename}:{os.getpid()}"
-        self._lane = threading.local()
-
-    def __call__(self, video_id: str, done: int, total: int | None) -> None:
-        lane, now = self._lane, time.monotonic()
-        lane.unsaid = getattr(lane, "unsaid", 0) + 1
-        if now - getattr(lane, "told", 0.0) >= REPORT_EVERY_S or done == total:
-            name = f"{self._worker}:{threading.current_thread().name}"
-            self._board.note.remote(name, video_id, done, total, lane.unsaid)
-            lane.told, lane.unsaid = now, 0
-
-
-class RayUnitWorker:
-    """`UnitWorker` as Ray Data calls it: a batch of one task in, a batch of one outcome out, both pickled."""
-
-    def __init__(self, factory: GeneratorFactory, job: Job, threads: int, board: Any) -> None:
-        self._worker = UnitWorker(factory, job, threads=threads, notify=BoardNotifier(board))
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        outcomes = [self._worker.work(pickle.loads(payload)) for payload in batch["task"]]
-        return {"outcome": [pickle.dumps(outcome) for outcome in outcomes]}
 
 
 def check_address(config: JobConfig) -> None:
@@ -149,10 +105,13 @@ class Cluster:
         gpus = int(sum(node.get("GPU", 0) for node in nodes))
         device = self._config.model.device or ("cuda" if gpus else "cpu")
         if device.startswith("cuda"):
-            if not gpus:
-                raise ConfigError(f"model.device is {device!r}, but Ray sees no GPU")
-            workers = self._config.ray.workers or gpus
-            share = 1 / math.ceil(workers / gpus)
+            share = self._config.ray.gpus_per_worker
+            if not gpus and not share:
+                raise ConfigError(
+                    f"model.device is {device!r}, but Ray sees no GPU; if the cluster is to start some, set ray.gpus_per_worker"
+                )
+            workers = self._config.ray.workers or max(int(gpus / share), 1) if share else self._config.ray.workers or gpus
+            share = share or 1 / math.ceil(workers / gpus)
             cores = max(int(node.get("CPU", 1) // max(node.get("GPU", 0), 1)) for node in nodes)
             # Ray shows each worker its own GPU as number 0
             return Pool(workers, share, 0, max(cores, 1), "cuda")
@@ -185,6 +144,9 @@ class Cluster:
         # both -1: one unit must not end the run; `run_job` compares what was planned with what was committed
         context.max_errored_blocks = -1
         context.execution_no_progress_timeout_s = -1
+        context.autoscaling_config.actor_pool_util_upscaling_threshold = 0.99  # of the calls at once; 1.75 is never reached
+        most = min(pool.workers, len(tasks))
+        calls = min(CALLS_AT_ONCE, math.ceil(len(tasks) / most))  # the first worker there must not take the others' units
         items = [{"task": pickle.dumps(task)} for task in tasks]
         dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             RayUnitWorker,
@@ -192,7 +154,12 @@ class Cluster:
             num_gpus=pool.gpus or None,
             num_cpus=pool.cpus,
             compute=ray.data.ActorPoolStrategy(
-                min_size=1, max_size=min(pool.workers, len(items)), max_tasks_in_flight_per_actor=2
+                min_size=min(self._config.ray.min_workers, most),
+                max_size=most,
+                initial_size=most,
+                max_tasks_in_flight_per_actor=calls,
+                max_concurrent_calls_per_actor=calls,
+                enable_true_multi_threading=True,
             ),
             fn_constructor_kwargs={"factory": factory, "job": job, "threads": pool.threads, "board": self._board},
         )

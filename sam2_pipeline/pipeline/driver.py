@@ -104,8 +104,8 @@ def _run_passes(prepared: Prepared, engine: Engine, tracker: Tracker, reporter: 
 
 def _check_complete(prepared: Prepared, errors: dict[str, str]) -> None:
     """Compare the plan with the commits: Ray drops, without a word, units that it could not deliver."""
-    committed = {commit.unit_id for commit in list_commits(prepared.storage)}
-    missing = [task.unit.unit_id for task in prepared.tasks if task.unit.unit_id not in committed]
+    done = {video_id for commit in list_commits(prepared.storage) for video_id in commit.video_ids}
+    missing = [task.unit.unit_id for task in prepared.tasks if not done.issuperset(v.video_id for v in task.unit.videos)]
     if missing:
         first = missing[0]
         reason = errors.get(first, "no worker returned it")
@@ -116,7 +116,7 @@ def _finish(prepared: Prepared, frames: int, wall_s: float) -> Summary:
     """Reconcile, clear away what no commit names, and record how it went."""
     _check_complete(prepared, {})
     sweep_orphans(prepared.storage)
-    forget_attempts(prepared.storage, (task.unit.unit_id for task in prepared.tasks))
+    forget_attempts(prepared.storage)
     config = prepared.job.config
     summary = summarise(prepared.storage, config.storage_options_for(config.output), prepared.job.config_hash)
     summary = dataclasses.replace(summary, frames_this_run=frames, wall_s_this_run=wall_s)

@@ -3,7 +3,9 @@
 import errno
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,9 +18,11 @@ from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.work import VideoRef
 from sam2_pipeline.pipeline import interrupt
 from sam2_pipeline.pipeline.job import Job
+from sam2_pipeline.pipeline.watchdog import TIMED_OUT, Leash, Patience
 
 # the machine's fault, not the video's: the attempt fails, and the video is tried again elsewhere or later
 MACHINE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE}
+SLOWEST_FETCH = 1e6  # bytes a second; slower than that, fetching counts as hanging
 
 Notify = Callable[[str, int, int | None], None]
 
@@ -40,7 +44,11 @@ class Generator(Protocol):
 
 
 class WorkerDied(Exception):
-    """Attempts at a video ended without a word: killed, out of memory, or crashed in native code."""
+    """Attempts at a video took their workers with them: killed, out of memory, or crashed in native code."""
+
+
+class TimedOut(WorkerDied):
+    """So they did, each time because the watchdog found the video hanging."""
 
 
 class Cancelled(BaseException):
@@ -73,48 +81,61 @@ class VideoWorker:
 
     Attributes:
         prompts: by video id; None means automatic masklets.
-        deaths: by video id, how many attempts have died while on it.
+        deaths: by video id, why each of the attempts died that were on it.
         notify: told (video id, frames done, frames in all) after every frame.
-        cancelled: once set, videos end at their next frame.
+        device: held while a video is tracked, not while it is fetched.
+        stop, cancelled: once one is set (for the whole process, for this unit), videos end at their next frame.
     """
 
     unit_id: str
     generator: Generator
     job: Job
     prompts: Mapping[str, Sequence[Prompt]] | None
-    deaths: Mapping[str, int]
+    deaths: Mapping[str, Sequence[str]]
     notify: Notify
+    device: AbstractContextManager[Any] = field(default_factory=nullcontext)
+    stop: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
 
-    def process(self, video: VideoRef) -> VideoResult:
+    def process(self, video: VideoRef, leash: Leash) -> VideoResult:
         """The rows of one video; any exception that is its own fault makes them those of a failed one."""
-        started = time.monotonic()
         row = _blank_row(video, self.unit_id, self.job)
         spool = MaskSpool(video.video_id)
+        started = time.monotonic()
         try:
-            seeds = self._track(video, spool, row)
+            self._check_cancelled()
+            self._check_deaths(video)
+            seeds = self._track(video, spool, row, leash)
         except BaseException as error:
             spool.close()
             if not isinstance(error, Exception) or not _is_videos_fault(error):
                 raise
             failure = Failure(video.video_id, video.uri, type(error).__name__, str(error) or repr(error))
             row |= {"status": "failed", "error_type": failure.error_type, "error_message": failure.error_message}
-            row |= {"masklet_count": 0, "annotated_frame_count": 0, "wall_s": time.monotonic() - started}
+            row |= {"masklet_count": 0, "annotated_frame_count": 0, "wall_s": row["wall_s"] + time.monotonic() - started}
             return VideoResult(row, MaskSpool(video.video_id), [], failure)
-        row |= {"status": "ok", "masklet_count": len(seeds), "wall_s": time.monotonic() - started}
+        row |= {"status": "ok", "masklet_count": len(seeds), "wall_s": row["wall_s"] + time.monotonic() - started}
         return VideoResult(row, spool, seeds)
 
-    def _track(self, video: VideoRef, spool: MaskSpool, row: dict[str, Any]) -> list[MaskletSeed]:
+    def _check_deaths(self, video: VideoRef) -> None:
+        """Refuse a video that has taken too many workers down."""
+        deaths = self.deaths.get(video.video_id, ())
+        if len(deaths) < self.job.config.limits.max_attempts:
+            return
+        kind = TimedOut if all(reason.startswith(TIMED_OUT) for reason in deaths) else WorkerDied
+        reasons = "; ".join(f"{count} {reason}" for reason, count in Counter(deaths).items())
+        raise kind(f"{len(deaths)} attempts died while on this video ({reasons}); `sam2-pipeline retry` takes it up again")
+
+    def _track(self, video: VideoRef, spool: MaskSpool, row: dict[str, Any], leash: Leash) -> list[MaskletSeed]:
         """Fill ``spool`` with the video's masks and ``row`` with what is learnt of the video."""
-        config = self.job.config
-        deaths = self.deaths.get(video.video_id, 0)
-        if deaths >= config.limits.max_attempts:
-            raise WorkerDied(f"{deaths} attempts died while on this video; `sam2-pipeline retry` takes it up again")
+        config, limits = self.job.config, self.job.config.limits
+        opening_s = limits.timeout_s + (video.size_bytes or 0) / SLOWEST_FETCH
+        leash.allow(opening_s, f"not fetched and opened within {opening_s:.0f} s (limits.timeout_s)")
         with open_video(
             video.uri,
             storage_options=config.storage_options_for(video.uri),
-            max_pixels=config.limits.max_pixels,
-            max_duration_s=config.limits.max_duration_s,
+            max_pixels=limits.max_pixels,
+            max_duration_s=limits.max_duration_s,
         ) as source:
             info = source.info
             row |= {"width": info.width, "height": info.height, "fps": info.fps, "codec": info.codec}
@@ -122,20 +143,30 @@ class VideoWorker:
             prompts = None if self.prompts is None else self.prompts.get(video.video_id, ())
             if prompts is not None and not prompts:
                 return []
-            stream = self.generator.stream(source, prompts, annotate_fps=config.annotate.fps)
-            seen = bytearray(source.num_frames)  # one byte a frame, since a backward pass shows a frame twice
-            for frame in stream:
-                interrupt.check()
-                if self.cancelled.is_set():
-                    raise Cancelled
-                for masklet_id, mask in frame.masks.items():
-                    spool.add(masklet_id, mask)
-                seen[frame.frame_index] = 1
-                self.notify(video.video_id, frame.frame_index + 1, source.num_frames)
+            leash.rest()
+            ready = time.monotonic()
+            with self.device:
+                row["wall_s"] = ready - time.monotonic()  # waiting for other videos is no time of this one's
+                self._check_cancelled()
+                patience = Patience(leash, limits, source.num_frames)
+                stream = self.generator.stream(source, prompts, annotate_fps=config.annotate.fps)
+                seen = bytearray(source.num_frames)  # one byte a frame, since a backward pass shows a frame twice
+                for frame in stream:
+                    patience.renew()
+                    self._check_cancelled()
+                    for masklet_id, mask in frame.masks.items():
+                        spool.add(masklet_id, mask)
+                    seen[frame.frame_index] = 1
+                    self.notify(video.video_id, frame.frame_index + 1, source.num_frames)
             row["annotated_frame_count"] = sum(seen)
             seeds = list(stream.seeds)
             spool.masklet_rows(seeds)  # masks that do not fit their seeds should cost this video, not its unit
             return seeds
+
+    def _check_cancelled(self) -> None:
+        interrupt.check()
+        if self.cancelled.is_set() or self.stop.is_set():
+            raise Cancelled
 
 
 def _blank_row(video: VideoRef, unit_id: str, job: Job) -> dict[str, Any]:
@@ -144,6 +175,7 @@ def _blank_row(video: VideoRef, unit_id: str, job: Job) -> dict[str, Any]:
         "uri": video.uri,
         "size_bytes": video.size_bytes,
         "unit_id": unit_id,
+        "wall_s": 0.0,
         "error_type": None,
         "error_message": None,
         "width": None,

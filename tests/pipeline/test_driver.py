@@ -201,8 +201,7 @@ def test_retry_forgives_the_deaths_of_workers(inputs, output):
     unit = read_manifest(output)[0]
     output.delete([f"_run/commits/unit-{unit.unit_id}.json"])
     for _ in range(3):
-        with begin_attempt(output, unit.unit_id).working_on("a"):
-            pass
+        begin_attempt(output, unit.unit_id).working_on("a").__enter__()
     assert _run(inputs, output, max_videos=1).failures[0].error_type == "WorkerDied"
     assert forget_failures(output) == ["a"]
     assert _run(inputs, output, max_videos=1).failed == 0

@@ -12,6 +12,7 @@ import pytest
 from fakes import FakeFactory, write_clip
 
 from sam2_pipeline.config import JobConfig
+from sam2_pipeline.io.commits import list_commits
 from sam2_pipeline.io.storage import Storage
 from sam2_pipeline.io.verify import verify_output
 from sam2_pipeline.pipeline.driver import run_job
@@ -68,6 +69,38 @@ def test_a_video_that_kills_every_worker_costs_its_row_only(inputs, tmp_path):
     assert (summary.videos, summary.failed, summary.exit_code) == (4, 1, 3)
     assert summary.failures[0].video_id == "killer"
     assert summary.failures[0].error_type == "WorkerDied"
+    assert verify_output(Storage(tmp_path / "out")) == []
+
+
+def test_a_video_that_hangs_costs_its_row_only(inputs, tmp_path):
+    hanging = FakeFactory((("killer", "hang"),), str(tmp_path))
+    settings = ["units.videos_per_unit=2", "limits.max_attempts=2", "limits.timeout_s=2"]
+    summary = _run(inputs, tmp_path / "out", "local", hanging, *settings)
+    assert (summary.videos, summary.failed, summary.exit_code) == (4, 1, 3)
+    assert (summary.failures[0].video_id, summary.failures[0].error_type) == ("killer", "TimedOut")
+    assert "no new frame for 2 s" in summary.failures[0].error_message
+
+
+def test_a_notice_of_termination_commits_what_is_complete(inputs, tmp_path):
+    """SIGTERM to a worker that has two of its unit's four videos: they are committed, and another worker does the rest."""
+
+    class Terminator(Reporter):
+        def __init__(self):
+            super().__init__("quiet")
+
+        def _show(self, snapshot, *, due):
+            made = list(tmp_path.glob("pid-*"))
+            if snapshot.frames >= 15 and len(made) == 1:
+                os.kill(int(made[0].name.removeprefix("pid-")), signal.SIGTERM)
+
+    options = {"input": str(inputs), "output": str(tmp_path / "out"), "ray.address": "local", "units.videos_per_unit": 4}
+    factory = FakeFactory(folder=str(tmp_path), delay_s=0.25)
+    summary = run_job(JobConfig.load(options=options), factory=factory, reporter=Terminator())
+    assert (summary.videos, summary.failed) == (4, 0)
+    assert len(list(tmp_path.glob("pid-*"))) == 2
+    commits = list_commits(Storage(tmp_path / "out"))
+    assert sum(commit.num_videos for commit in commits) == 4
+    assert sorted(commit.num_videos for commit in commits) in ([1, 3], [2, 2])
     assert verify_output(Storage(tmp_path / "out")) == []
 
 

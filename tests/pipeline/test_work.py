@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -10,18 +11,21 @@ from fakes import FakeFactory, FakeGenerator, write_clip
 
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import CheckpointError, StorageError
-from sam2_pipeline.io.commits import list_commits
+from sam2_pipeline.io.commits import commit_unit, list_commits, uncommitted
 from sam2_pipeline.io.dataset import MaskletDataset
+from sam2_pipeline.io.decode import open_video
 from sam2_pipeline.io.manifest import make_unit
 from sam2_pipeline.io.storage import Storage
 from sam2_pipeline.io.verify import verify_output
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.work import VideoRef
-from sam2_pipeline.pipeline.actor import Task, UnitWorker
-from sam2_pipeline.pipeline.attempts import begin_attempt
+from sam2_pipeline.pipeline.actor import Outcome, Task, UnitWorker
+from sam2_pipeline.pipeline.attempts import NO_REASON, begin_attempt
 from sam2_pipeline.pipeline.job import Job
+from sam2_pipeline.pipeline.lanes import Lanes, in_lanes
 from sam2_pipeline.pipeline.video import Cancelled, VideoWorker
-from sam2_pipeline.pipeline.work import in_lanes, process_work_unit
+from sam2_pipeline.pipeline.watchdog import Leash, Watched
+from sam2_pipeline.pipeline.work import process_work_unit
 
 
 @pytest.fixture
@@ -53,8 +57,7 @@ def _rows(storage: Storage) -> dict[str, dict]:
 
 def _die(attempt, video_id: str) -> None:
     """Leave the marker of an attempt that ended without a word."""
-    with attempt.working_on(video_id):
-        pass
+    attempt.working_on(video_id).__enter__()
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 5])
@@ -87,10 +90,98 @@ def test_when_one_lane_fails_the_others_are_cancelled():
         list(in_lanes(work, range(9), 2, cancel=cancelled.set))
 
 
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_an_order_to_stop_commits_what_is_complete(storage, unit, lanes):
+    """What is left is a unit of its own, that the next worker takes up."""
+    job = _job(storage, f"tracking.lanes={lanes}")
+    worker = UnitWorker(FakeFactory(delay_s=0.05), job, notify=lambda video_id, *_: worker.stop() if video_id == "c" else None)
+    with pytest.raises(Cancelled):
+        worker.work(Task(unit))
+    assert sorted(_rows(storage)) == ["a", "b"]
+    assert list(storage.list("_run/attempts", recursive=True)) == []
+    left = uncommitted(storage, unit)
+    assert [video.video_id for video in left.videos] == ["c"] and left.unit_id != unit.unit_id
+
+    outcome = UnitWorker(FakeFactory((("a.mp4", "raise"),)), job).work(Task(unit))
+    assert outcome == Outcome(unit.unit_id, 3, ())
+    assert [row["status"] for row in _rows(storage).values()] == ["ok", "failed", "ok"]
+    assert uncommitted(storage, unit) is None
+    assert verify_output(storage) == []
+
+
+def test_a_worker_that_lost_to_half_a_unit_does_the_other_half(storage, unit, monkeypatch):
+    """A racing owner commits two of three videos while this one does all of them."""
+    half = make_unit(unit.videos[:2])
+    rival = replace(half, unit_id=unit.unit_id)
+
+    def commit_late(storage, commit):
+        monkeypatch.setattr("sam2_pipeline.pipeline.work.commit_unit", commit_unit)
+        process_work_unit(rival, _generator(), _job(storage), storage)
+        return commit_unit(storage, commit)
+
+    monkeypatch.setattr("sam2_pipeline.pipeline.work.commit_unit", commit_late)
+    assert UnitWorker(FakeFactory(), _job(storage)).work(Task(unit)).error is None
+    assert sorted(_rows(storage)) == ["a", "b", "c"]
+    assert {problem.severity for problem in verify_output(storage)} == {"warning"}  # the loser's parts
+
+
+def test_a_stopped_worker_begins_nothing(storage, unit):
+    worker = UnitWorker(FakeFactory(), _job(storage))
+    worker.stop()
+    with pytest.raises(Cancelled):
+        worker.work(Task(unit))
+    assert list_commits(storage) == []
+    assert list(storage.list("_run/attempts", recursive=True)) == []
+
+
+def test_the_next_video_is_fetched_while_this_one_is_on_the_device(storage, unit, monkeypatch):
+    """Two units at once in one worker, as Ray calls it; only one video at a time is tracked."""
+    fetched, tracking, seen = set(), [], []
+
+    def open_and_tell(url, **options):
+        fetched.add(url[-5:])
+        return open_video(url, **options)
+
+    class Watching(FakeGenerator):
+        def stream(self, source, prompts=None, **options):
+            stream = super().stream(source, prompts, **options)
+            tracking.append(source.url[-5:])
+            deadline = time.monotonic() + 20
+            while len(fetched) < 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            seen.append((list(tracking), sorted(fetched)))
+            tracking.remove(source.url[-5:])
+            return stream
+
+    monkeypatch.setattr("sam2_pipeline.pipeline.video.open_video", open_and_tell)
+    monkeypatch.setattr(FakeFactory, "build", lambda self, threads: (Watching({}, "", 0.0), self.describe()))
+    worker = UnitWorker(FakeFactory(), _job(storage))
+    tasks = [Task(make_unit([video])) for video in (unit.videos[0], unit.videos[2])]
+    with ThreadPoolExecutor(2) as pool:
+        assert all(outcome.error is None for outcome in pool.map(worker.work, tasks))
+    assert [len(names) for names, _ in seen] == [1, 1] and seen[0][1] == ["a.mp4", "c.mp4"]
+
+
+def test_a_suspect_works_alone():
+    lanes, log = Lanes(2), []
+
+    def visit(name, alone=False):
+        with lanes.enter(alone=alone):
+            log.append(f"+{name}")
+            time.sleep(0.05)
+            log.append(f"-{name}")
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(8):
+            pool.submit(visit, number, alone=number % 3 == 1)
+    for number in (1, 4, 7):
+        assert log.index(f"-{number}") == log.index(f"+{number}") + 1
+
+
 def test_a_cancelled_video_stops_at_its_next_frame(storage, unit):
     worker = VideoWorker("u", _generator(), _job(storage), None, {}, lambda *args: worker.cancelled.set())
     with pytest.raises(Cancelled):
-        worker.process(unit.videos[0])
+        worker.process(unit.videos[0], Leash(None, Watched("a", "1", "marker")))
 
 
 def test_a_bad_video_costs_its_own_row(storage, unit):
@@ -193,13 +284,15 @@ def test_attempts_are_numbered_and_counted(storage):
     first = begin_attempt(storage, "u")
     _die(first, "a")
     second = begin_attempt(storage, "u")
-    assert second.deaths == {"a": 1} and second.marker != first.marker
-    with second.working_on("b"), second.working_on("c"):
-        assert json.loads(storage.read_bytes(second.marker))["video_ids"] == ["b", "c"]
+    assert second.deaths == {"a": [NO_REASON]} and second.marker != first.marker
+    with second.working_on("b"):
+        with second.working_on("c"):
+            assert json.loads(storage.read_bytes(second.marker))["video_ids"] == ["b", "c"]
+        assert json.loads(storage.read_bytes(second.marker))["video_ids"] == ["b"]
     with second.working_on("d"):
-        assert begin_attempt(storage, "u").deaths == {"a": 1, "d": 1}
+        assert begin_attempt(storage, "u").deaths == {"a": [NO_REASON], "d": [NO_REASON]}
     second.withdraw()
-    assert begin_attempt(storage, "u").deaths == {"a": 1}
+    assert begin_attempt(storage, "u").deaths == {"a": [NO_REASON]}
 
 
 def test_an_attempt_that_died_between_videos_counts_against_none(storage):
