@@ -69,6 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_status(verbs)
     _add_retry(verbs)
     _add_evaluate(verbs)
+    _add_export(verbs)
+    _add_import(verbs)
     _add_train(verbs)
     _add_small_verbs(verbs)
     _add_demo(verbs)
@@ -143,8 +145,9 @@ def _add_evaluate(verbs: Any) -> None:
         "evaluate",
         commands.evaluate,
         "J, F and J&F of masklets, or of a model that is prompted, against true masks",
-        """PREDICTIONS and GROUND_TRUTH are each a run's output, an SA-V JSON file or a folder of them, or a folder of PNGs:
-VIDEO/00000.png with object numbers as pixel values (DAVIS, MOSE), or VIDEO/000/00000.png (SA-V). Videos go by their names.
+        """PREDICTIONS and GROUND_TRUTH are each a run's output, an SA-V JSON file or a folder of them, the JSON file of COCO or YouTube-VIS, or a
+folder of PNGs: VIDEO/00000.png with object numbers as pixel values (DAVIS, MOSE), or VIDEO/000/00000.png (SA-V). Videos go by
+their names.
 
 As in the SA-V and DAVIS evaluators, the score of a set is the mean over its objects, and the first and the last true frame
 do not count.
@@ -210,6 +213,64 @@ def _add_protocols(group: Any) -> None:
     )
     group.add_argument("--max-frames", dest="frames", metavar="N", type=int, default=8,
                        help="frames with clicks, of each object, offline and online; default: 8")  # fmt: skip
+
+
+def _add_export(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "export",
+        commands.export,
+        "masklets in other formats: SA-V, COCO, YouTube-VIS, DAVIS, YOLO",
+        """formats:
+  sav     VIDEO_auto.json, VIDEO_manual.json (prompted masklets): RLE on every annotated frame, and SA-V's measures
+  coco    annotations.json: masks on pictures; videos, tracks and track_id as in TAO
+  ytvis   annotations.json: masklets
+  davis   Annotations/Full-Resolution/VIDEO/00000.png: one object a pixel, the smallest on top; 254 objects a video at most
+  yolo    labels/VIDEO/00000.txt: polygons, without numbers of objects; data.yaml
+
+sav, coco and ytvis keep every mask; `sam2-pipeline import` reads all but yolo back.
+
+examples:
+  sam2-pipeline export masklets/ coco/ --format coco --frames
+  sam2-pipeline export s3://bucket/masklets s3://bucket/sav --format sav
+
+exit status: 0 all written; 3 some videos could not be (they are listed); 2 bad usage; 1 a place cannot be read or written""",
+    )
+    _add_output(parser)
+    parser.add_argument("destination", metavar="DEST", help="path or fsspec URL of an empty or new folder")
+    parser.add_argument("--format", required=True, choices=["sav", "coco", "ytvis", "davis", "yolo"])
+    parser.add_argument("--frames", action="store_true", help="also the annotated frames as JPEG, or for sav the videos")
+    parser.add_argument("--overwrite", action="store_true", help="DEST may hold something already")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _add_import(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "import",
+        commands.import_,
+        "annotations of others into tables: SA-V, DAVIS, COCO, YouTube-VIS",
+        """SOURCE is a folder of SA-V's JSON files or one of them, a folder of PNGs as `evaluate` takes them, or the JSON file of
+COCO or YouTube-VIS (or its folder). Run again, it continues.
+
+examples:
+  sam2-pipeline import sav_train/ masklets/
+  sam2-pipeline import DAVIS/ masklets/ --format davis --fps 24
+  sam2-pipeline import valid.json masklets/ --format ytvis --videos valid/JPEGImages
+
+exit status: 0 all read; 3 some videos could not be (they are listed); 2 bad usage; 1 a place cannot be read or written""",
+    )
+    parser.add_argument("source", metavar="SOURCE", help="path or fsspec URL")
+    _add_output(parser)
+    parser.add_argument("--format", choices=["sav", "davis", "coco", "ytvis"], help="default: found out")
+    parser.add_argument(
+        "--sav", choices=["manual", "auto", "both"], default="both", help="which of SA-V's files of a video; default: both"
+    )
+    parser.add_argument(
+        "--videos", metavar="URL", help="where the videos are, as VIDEO.mp4 or VIDEO/; default: as the format has it"
+    )
+    parser.add_argument("--fps", metavar="F", type=float, help="frames a second of the videos; default: as annotated, else 24")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
 def _add_train(verbs: Any) -> None:

@@ -162,6 +162,57 @@ def _evaluate_masks(options: argparse.Namespace) -> Any:
     return found
 
 
+def export(options: argparse.Namespace) -> int:
+    from sam2_pipeline.evaluation.show import progress
+    from sam2_pipeline.formats.exporting import export
+    from sam2_pipeline.io.dataset import MaskletDataset
+    from sam2_pipeline.io.storage import Storage
+
+    config = JobConfig(storage_options=_storage_options(options))
+    dataset = MaskletDataset(options.output, config.storage_options_for(options.output))
+    destination = Storage(options.destination, config.storage_options_for(options.destination))
+    with progress(options.quiet) as on_video:
+        done = export(
+            dataset,
+            destination,
+            options.format,
+            frames=options.frames,
+            overwrite=options.overwrite,
+            video_options=config.storage_options_for,
+            on_video=on_video,
+        )
+    if not options.quiet:
+        failed = f"; {done.left_out} videos that the run failed on are left out" if done.left_out else ""
+        print(f"{done.videos} videos, {done.masklets} masklets: {destination.url}{failed}")
+        for note in done.notes:
+            print(f"note: {note}")
+    for video_id, reason in done.failures[:SHOWN_FAILURES]:
+        reporter(options).say("failed", f"not exported: {video_id}: {reason}", important=True)
+    return 3 if done.failures else 0
+
+
+def import_(options: argparse.Namespace) -> int:
+    from sam2_pipeline.evaluation.show import progress
+    from sam2_pipeline.formats.sources import open_masks
+    from sam2_pipeline.formats.tables import TableMasks
+    from sam2_pipeline.formats.videos import videos_below
+    from sam2_pipeline.pipeline.importing import import_masks
+
+    config = JobConfig(storage_options=_storage_options(options))
+    given = config.storage_options_for(options.source)
+    source = open_masks(options.source, given, sav=options.sav, format=options.format)
+    if isinstance(source, TableMasks):
+        raise ConfigError(f"{source.url} holds tables already")
+    storage, _ = _storage(options)
+    places = None if options.videos is None else videos_below(options.videos, config.storage_options_for(options.videos))
+    with progress(options.quiet) as on_video:
+        summary = import_masks(source, storage, fps=options.fps, places=places, on_video=on_video)
+    if not options.quiet:
+        print(f"{summary.videos} videos: {summary.ok} ok, {summary.failed} failed; {summary.masklets} masklets: {storage.url}")
+        _list_failures(summary.failures)
+    return summary.exit_code
+
+
 def train(options: argparse.Namespace) -> int:
     from sam2_pipeline.training.settings import TrainConfig
     from sam2_pipeline.training.show import reporting

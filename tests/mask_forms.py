@@ -31,8 +31,10 @@ def moving_discs(frames=range(0, 24, 4), shift=0):
     }
 
 
-def write_tables(url, videos, kind="prompted", failed=()):
-    """The output of a run: video id -> object id -> frame -> mask. Masklet ids run against the order of object ids."""
+def write_tables(url, videos, kind="prompted", failed=(), facts=None):
+    """The output of a run: video id -> object id -> frame -> mask. Masklet ids run against the order of object ids.
+
+    ``facts`` are further columns of the videos."""
     storage = Storage(url)
     with UnitWriter(storage, "u", "1", {}) as writer:
         for video_id, objects in sorted(videos.items()):
@@ -43,7 +45,7 @@ def write_tables(url, videos, kind="prompted", failed=()):
                     seeds.append(MaskletSeed(masklet_id, kind, prompt, None if kind == "auto" else object_id))
                     for frame, rle in objects[object_id].items():
                         spool.add(masklet_id, MaskletFrame(frame, frame / 24, rle, 0.5, 1.0, 0.5))
-                writer.add_video(_row(video_id, "ok", len(objects)), spool, seeds)
+                writer.add_video(_row(video_id, "ok", len(objects)) | (facts or {}), spool, seeds)
         for video_id in failed:
             with MaskSpool(video_id) as spool:
                 row = _row(video_id, "failed", 0) | {"error_type": "VideoError", "error_message": "no frames"}
@@ -54,7 +56,7 @@ def write_tables(url, videos, kind="prompted", failed=()):
 
 
 def _row(video_id, status, masklets):
-    row = dict.fromkeys(VIDEOS.names)
+    row = dict.fromkeys(VIDEOS.names) | {"width": SIZE[1], "height": SIZE[0], "fps": 24.0, "frame_count": 24, "duration_s": 1.0}
     return row | {"video_id": video_id, "status": status, "masklet_count": masklets, "annotated_frame_count": 6}
 
 

@@ -63,7 +63,7 @@ class SavWriter:
     """Writes ``VIDEO_auto.json`` and ``VIDEO_manual.json``, each where a video has such masklets."""
 
     def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+        self.storage = storage
 
     def add(self, video: AnnotatedVideo) -> None:
         kinds = {sav_kind(masklet) for masklet in video.masklets} or {"auto"}
@@ -71,10 +71,16 @@ class SavWriter:
             chosen = tuple(masklet for masklet in video.masklets if sav_kind(masklet) == kind)
             content = write_annotation(replace(video, masklets=chosen))
             name = f"{video.video_id}_{kind}.json"
-            self._storage.write_bytes(name, json.dumps(content, allow_nan=False).encode())
+            self.storage.write_bytes(name, json.dumps(content, allow_nan=False).encode())
 
     def finish(self) -> None:
         """Everything is written already."""
+
+    def picture_name(self, video_id: str, frame: int) -> None:
+        """SA-V has videos, not pictures."""
+
+    def notes(self) -> list[str]:
+        return []
 
 
 def _merged(videos: list[AnnotatedVideo]) -> AnnotatedVideo:

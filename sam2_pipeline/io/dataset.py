@@ -122,7 +122,7 @@ class MaskletDataset:
             frames = tuple(masks[row["masklet_id"]])
             masklets.append(Masklet(video_id, _seed(row, frames), frames))
         numbers = tuple(frame.frame_index for frame in masklets[0].frames) if masklets else ()
-        info = VideoInfo(**{name: rows[0][name] for name in VideoInfo.__dataclass_fields__})
+        info = VideoInfo(**{name: rows[0][name] for name in VideoInfo.__dataclass_fields__} | {"codec": rows[0]["codec"] or ""})
         return AnnotatedVideo(video_id, info, numbers, tuple(masklets), rows[0]["uri"])
 
     def frames(self, video_id: str, masklet_id: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -45,9 +45,7 @@ def check_output(storage: Storage, run: dict[str, Any] | None, config: JobConfig
         ConfigError: it holds another input's or another configuration's masklets, or files that no run wrote.
     """
     if run is None:
-        for table in TABLES:
-            for name, _ in storage.list(table, recursive=True):
-                raise ConfigError(f"{storage.locate(name)} was not written by a run; choose an output without a {table} folder")
+        check_free(storage)
         return
     if run["schema_version"] != SCHEMA_VERSION:
         raise ConfigError(f"{storage.url} has schema version {run['schema_version']}, this package writes {SCHEMA_VERSION}")
@@ -59,6 +57,13 @@ def check_output(storage: Storage, run: dict[str, Any] | None, config: JobConfig
         raise ConfigError(
             f"{storage.url} was made with another configuration: {found}; choose another output, or use its settings"
         )
+
+
+def check_free(storage: Storage) -> None:
+    """Refuse a place whose tables' folders hold files that no run wrote, with a ConfigError."""
+    for table in TABLES:
+        for name, _ in storage.list(table, recursive=True):
+            raise ConfigError(f"{storage.locate(name)} was not written by a run; choose an output without a {table} folder")
 
 
 def check_content(storage: Storage, run: dict[str, Any] | None, job: Job, prompts_sha256: str | None) -> None:
@@ -80,7 +85,13 @@ def check_content(storage: Storage, run: dict[str, Any] | None, job: Job, prompt
 
 
 def config_of(run: dict[str, Any], given: dict[str, Any], storage_options: dict[str, Any]) -> JobConfig:
-    """The configuration that a run was recorded with, with ``given`` dotted settings (None: as recorded) over it."""
+    """The configuration that a run was recorded with, with ``given`` dotted settings (None: as recorded) over it.
+
+    Raises:
+        ConfigError: the masklets were imported, and no run made them.
+    """
+    if "imported" in run:
+        raise ConfigError(f"the masklets were imported from {run['input']}; import them again, or choose another output")
     recorded = _flat(run["config"])
     return JobConfig.load(options=recorded | {k: v for k, v in given.items() if v is not None}, storage_options=storage_options)
 

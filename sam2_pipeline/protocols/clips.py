@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.formats.masks import Masks, MaskSource
 from sam2_pipeline.formats.sources import open_masks
+from sam2_pipeline.formats.videos import videos_below
 from sam2_pipeline.io.decode import open_video
-from sam2_pipeline.io.storage import Storage
 from sam2_pipeline.masklets.frames import FrameSource
 from sam2_pipeline.masklets.rle import encode_batch
 from sam2_pipeline.segment.inputs import ArrayFrames
@@ -124,8 +124,8 @@ def open_clips(
     if not ids:
         raise ConfigError(f"{truth.url} holds no video")
     if videos is not None:
-        storage = Storage(videos, dict(options or {}))
-        places = {video_id: storage.locate(video_id if storage.exists(video_id) else f"{video_id}.mp4") for video_id in ids}
+        where = videos_below(videos, dict(options or {}))
+        places = {video_id: where(video_id) for video_id in ids}
     else:
         places = {video_id: _place(truth, video_id) for video_id in ids}
     return AnnotatedClips(truth, places, dict(options or {}))

@@ -1,0 +1,118 @@
+"""What COCO and YouTube-VIS share: segmentations, categories, and the facts of ours for which they have no name.
+
+Those facts stand beside the formats' own under the names of our columns; other readers pass them over.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco
+
+from sam2_pipeline import __version__
+from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.formats.masks import USUAL_FPS
+from sam2_pipeline.masklets.annotated import AnnotatedVideo, annotated_masklet
+from sam2_pipeline.masklets.masklet import Masklet, MaskletFrame, MaskletSeed
+from sam2_pipeline.masklets.prompts import Prompt
+from sam2_pipeline.masklets.rle import Rle
+from sam2_pipeline.masklets.work import VideoInfo
+
+CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}  # masklets have no classes
+SCORES = ("predicted_iou", "object_score", "stability_score")
+
+
+def head(description: str) -> dict[str, Any]:
+    """How such a file begins."""
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    info = {"description": description, "version": f"sam2_pipeline {__version__}", "date_created": made, "year": int(made[:4])}
+    return {"info": info, "licenses": [], "categories": [CATEGORY]}
+
+
+def video_facts(video: AnnotatedVideo) -> dict[str, Any]:
+    info = video.info
+    size = {"name": video.video_id, "width": info.width, "height": info.height}
+    return size | {name: getattr(info, name) for name in ("fps", "frame_count", "duration_s", "codec")} | {"uri": video.uri}
+
+
+def read_info(facts: Mapping[str, Any], frames: Sequence[int]) -> VideoInfo:
+    """Of a video by its facts; what they leave open follows from the frames and a rate of 24 a second."""
+    fps = facts.get("fps") or USUAL_FPS
+    total = facts.get("frame_count") or (frames[-1] + 1 if frames else 0)
+    size = int(facts["width"]), int(facts["height"])
+    return VideoInfo(*size, float(fps), int(total), float(facts.get("duration_s") or total / fps), facts.get("codec") or "")
+
+
+def masklet_facts(masklet: Masklet) -> dict[str, Any]:
+    """Of a masklet as a whole."""
+    seed, prompt = masklet.seed, masklet.seed.prompt
+    facts = {"masklet_id": seed.masklet_id, "masklet_type": seed.kind, "object_id": seed.object_id}
+    if prompt.mask is not None:
+        return facts
+    points = np.column_stack([prompt.points_xy, prompt.point_labels]).tolist() if len(prompt.points_xy) else []
+    box = None if prompt.box_xyxy is None else prompt.box_xyxy.tolist()
+    return facts | {"prompt_frame_index": prompt.frame_index, "prompt_points": points, "prompt_box": box}
+
+
+def read_masklet(
+    video_id: str, facts: Mapping[str, Any], numbers: tuple[int, int], frames: Sequence[tuple[int, float, Rle, Mapping[str, Any]]]
+) -> Masklet:
+    """A masklet from what `masklet_facts` wrote, or from another's annotation.
+
+    Args:
+        numbers: masklet id and object id where the facts have none.
+        frames: (native frame number, timestamp, mask, scores) of every annotated frame.
+    """
+    masklet_id, kind = facts.get("masklet_id", numbers[0]), facts.get("masklet_type", "prompted")
+    object_id = facts.get("object_id", None if kind == "auto" else numbers[1])
+    plain = annotated_masklet(
+        video_id, masklet_id, {frame: rle for frame, _, rle, _ in frames}, 1.0, kind=kind, object_id=object_id
+    )
+    known = tuple(MaskletFrame(frame, at, rle, *(_score(scores, name) for name in SCORES)) for frame, at, rle, scores in frames)
+    seed = plain.seed
+    if "prompt_frame_index" in facts:
+        points = np.reshape(np.asarray(facts["prompt_points"], np.float32), (-1, 3))
+        index, number = facts["prompt_frame_index"], seed.prompt.object_id
+        prompt = Prompt(number, index, points[:, :2], points[:, 2], facts["prompt_box"])
+        seed = MaskletSeed(masklet_id, kind, prompt, object_id)
+    return Masklet(video_id, seed, known)
+
+
+def read_segmentation(segmentation: Any, height: int, width: int) -> Rle:
+    """A mask as run lengths, compressed or not, or as polygons; None is an empty one.
+
+    Raises:
+        ConfigError: it is neither, or of another size.
+    """
+    if segmentation is None:
+        return Rle.empty(height, width)
+    if isinstance(segmentation, list):
+        if not all(isinstance(polygon, list) and len(polygon) >= 6 for polygon in segmentation):
+            raise ConfigError(f"a segmentation is {str(segmentation)[:60]}, expected polygons of 3 points at least")
+        if not segmentation:
+            return Rle.empty(height, width)
+        merged = coco.merge(coco.frPyObjects(segmentation, height, width))
+        return Rle(height, width, merged["counts"])
+    rle = Rle.from_coco(segmentation)
+    if (rle.height, rle.width) != (height, width):
+        raise ConfigError(f"a segmentation is of {rle.height}x{rle.width} pixels, its picture of {height}x{width}")
+    return rle
+
+
+def frame_numbers(names: Sequence[str]) -> tuple[int, ...]:
+    """Native frame numbers: those that the pictures are named by, if they are; else 0, 1, 2, ..."""
+    stems = [PurePosixPath(name).stem for name in names]
+    numbers = tuple(int(stem) for stem in stems) if all(stem.isdecimal() for stem in stems) else ()
+    return numbers if numbers and sorted(set(numbers)) == list(numbers) else tuple(range(len(names)))
+
+
+def score_facts(frame: MaskletFrame) -> dict[str, float | None]:
+    values = {name: getattr(frame, name) for name in SCORES}
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+
+def _score(scores: Mapping[str, Any], name: str) -> float:
+    return math.nan if scores.get(name) is None else scores[name]

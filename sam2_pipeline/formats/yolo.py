@@ -1,0 +1,39 @@
+"""YOLO segmentation: a text file a picture, a line an object: class 0, then a polygon's points as shares of width and height.
+
+The format has no numbers of objects, so masklets fall apart into masks; it cannot be imported.
+"""
+
+import numpy as np
+
+from sam2_pipeline.formats.polygons import outline_polygon
+from sam2_pipeline.io.storage import Storage
+from sam2_pipeline.masklets.annotated import AnnotatedVideo
+from sam2_pipeline.masklets.rle import Rle, decode
+
+_SETTINGS = "# YOLO segmentation; made by sam2-pipeline export\ntrain: images\nval: images\nnames:\n  0: object\n"
+
+
+class YoloWriter:
+    """Writes ``labels/VIDEO/00000.txt`` and ``data.yaml``; pictures belong in ``images/VIDEO/00000.jpg``."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def add(self, video: AnnotatedVideo) -> None:
+        for place, frame in enumerate(video.frames):
+            lines = [_line(masklet.frames[place].rle) for masklet in video.masklets if masklet.frames[place].rle.area]
+            self.storage.write_bytes(f"labels/{video.video_id}/{frame:05d}.txt", "".join(lines).encode())
+
+    def finish(self) -> None:
+        self.storage.write_bytes("data.yaml", _SETTINGS.encode())
+
+    def picture_name(self, video_id: str, frame: int) -> str:
+        return f"images/{video_id}/{frame:05d}.jpg"
+
+    def notes(self) -> list[str]:
+        return ["YOLO has no numbers of objects: which masks make a masklet is not in the files"]
+
+
+def _line(rle: Rle) -> str:
+    shares = outline_polygon(decode(rle)) / (rle.width, rle.height)
+    return "0 " + " ".join(f"{value:.6g}" for value in np.clip(shares, 0, 1).ravel()) + "\n"
