@@ -145,9 +145,9 @@ def _add_evaluate(verbs: Any) -> None:
         "evaluate",
         commands.evaluate,
         "J, F and J&F of masklets, or of a model that is prompted, against true masks",
-        """PREDICTIONS and GROUND_TRUTH are each a run's output, an SA-V JSON file or a folder of them, the JSON file of COCO or YouTube-VIS, or a
-folder of PNGs: VIDEO/00000.png with object numbers as pixel values (DAVIS, MOSE), or VIDEO/000/00000.png (SA-V). Videos go by
-their names.
+        """PREDICTIONS and GROUND_TRUTH are each a run's output, an SA-V JSON file or a folder of them, the JSON file of COCO or
+YouTube-VIS, or a folder of PNGs: VIDEO/00000.png with object numbers as pixel values (DAVIS, MOSE), or VIDEO/000/00000.png
+(SA-V). Videos go by their names.
 
 As in the SA-V and DAVIS evaluators, the score of a set is the mean over its objects, and the first and the last true frame
 do not count.

@@ -1,6 +1,7 @@
 """Masks as polygons."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from contourpy import FillType, contour_generator
@@ -20,7 +21,8 @@ def outline_polygon(mask: np.ndarray) -> np.ndarray:
         return np.zeros((0, 2))
     top, left = rows[0], columns[0]
     padded = np.pad(mask[top : rows[-1] + 1, left : columns[-1] + 1], 1).astype(np.float64)
-    points, offsets = contour_generator(z=padded, fill_type=FillType.OuterOffset).filled(0.5, 2.0)[:2]
+    filled: Any = contour_generator(z=padded, fill_type=FillType.OuterOffset).filled(0.5, 2.0)
+    points, offsets = filled
     rings = [
         _without_straights(piece[start : stop - 1])  # the last point is the first one again
         for piece, ends in zip(points, offsets)

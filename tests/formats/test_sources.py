@@ -176,7 +176,7 @@ def _both_kinds(folder):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: None, "holds no masks: expected a run's output, SA-V JSON files, folders of PNGs, or a JSON file of COCO"),
+        (lambda folder: None, "holds no masks: expected a run's output, SA-V JSON files, folders of PNGs, or"),
         (_lone_picture, "expected frame numbers in folders"),
         (_words_for_numbers, "first.png: expected frame numbers in folders"),
         (_same_frame_twice, "are the same frame of one video"),
