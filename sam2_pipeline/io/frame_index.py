@@ -10,13 +10,12 @@ from av.video.stream import VideoStream
 
 from sam2_pipeline.errors import VideoError
 from sam2_pipeline.io.container import opened
+from sam2_pipeline.io.truncation import check_complete
 
 # Where a packet is a frame and carries its presentation time. Elsewhere packets can be half frames, repeated ones or
 # none, or have no time of their own (AVI), so that only decoding tells what is there.
 EXACT_FORMATS = frozenset(["mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "gif"])
 EXACT_CODECS = frozenset(["h264", "hevc", "av1", "vp8", "vp9", "mjpeg", "prores", "dnxhd", "ffv1", "gif", "png", "rawvideo"])
-# Formats whose header states the duration, so that an end far before it means that the file has been cut.
-STATED_DURATION = frozenset(["matroska,webm", "flv", "avi"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ def index_by_packets(container: InputContainer, stream: VideoStream, url: str) -
         times.append(packet.pts)
         if packet.is_keyframe:
             keys.append(packet.pts)
-    _check_complete(container, stream, url, packets, end_s)
+    check_complete(container, stream, url, packets, end_s)
     if container.format.name not in EXACT_FORMATS or stream.codec.canonical_name not in EXACT_CODECS:
         return None
     if not times or None in times or len(set(times)) < len(times):
@@ -111,18 +110,3 @@ def corrupt(url: str, number: int) -> VideoError:
 
 def _index(pts: np.ndarray, key_pts: np.ndarray) -> FrameIndex:
     return FrameIndex(len(pts), pts, np.union1d(np.searchsorted(pts, key_pts), [0]))
-
-
-def _check_complete(container: InputContainer, stream: VideoStream, url: str, packets: int, end_s: float) -> None:
-    """FFmpeg ends a file that was cut off like any other: compare with what its header or its own index promised."""
-    if container.format.name.startswith("mov,"):
-        expected = len(stream.index_entries)
-        if packets < expected:
-            raise VideoError(f"{url}: truncated: {packets} frames found, {expected} expected by the file's index")
-    elif container.format.name in STATED_DURATION and container.duration:
-        stated_s = container.duration / 1e6
-        if end_s < stated_s * 0.99 - 0.5:
-            about = f" (about {stated_s * float(stream.average_rate):.0f})" if stream.average_rate else ""
-            raise VideoError(
-                f"{url}: truncated: {packets} frames found up to {end_s:.2f} s, expected frames{about} up to {stated_s:.2f} s"
-            )
