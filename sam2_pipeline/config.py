@@ -129,22 +129,22 @@ class LimitSettings(Settings):
 class RaySettings(Settings):
     """Where work runs: ``local`` starts Ray here, ``auto`` or an address joins a cluster, ``off`` stays in this process.
 
-    There are ``workers`` at most (None: one per GPU there is now, or one), and ``min_workers`` are kept to the end. With
-    ``gpus_per_worker`` given, workers wait for GPUs that an autoscaling cluster has yet to start; otherwise those that are
-    there are shared.
+    There are ``workers`` at most (None: one per GPU there is now, or one), all from the start unless ``min_workers`` says that
+    the pool shall grow from and shrink to fewer. With ``gpus_per_worker`` given, workers wait for GPUs that an autoscaling
+    cluster has yet to start; otherwise those that are there are shared.
     """
 
     path: ClassVar[str] = "ray"
     address: str | None = None
     workers: int | None = setting(None, low=1)
-    min_workers: int = setting(1, low=1)
+    min_workers: int | None = setting(None, low=1)
     gpus_per_worker: float | None = setting(None, above=0.0)
 
     def __post_init__(self) -> None:
         if self.address is False:  # how YAML reads a bare `off`
             object.__setattr__(self, "address", "off")
         super().__post_init__()
-        if self.workers is not None and self.min_workers > self.workers:
+        if self.workers is not None and self.min_workers is not None and self.min_workers > self.workers:
             raise ConfigError(f"ray.min_workers is {self.min_workers}, expected at most ray.workers, {self.workers}")
         share = self.gpus_per_worker
         if share is not None and share > 1 and share != int(share):

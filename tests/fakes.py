@@ -18,7 +18,7 @@ from sam2_pipeline.pipeline.job import ModelFacts
 
 
 class FakeStream:
-    """One masklet per prompt (or two automatic ones): a square that moves a pixel a frame."""
+    """One masklet per prompt (or two automatic ones): a square that moves a pixel a frame, from where the picture says."""
 
     def __init__(self, source: FrameSource, prompts: Sequence[Prompt] | None, delay_s: float) -> None:
         self.seeds: list[MaskletSeed] = []
@@ -39,7 +39,7 @@ class FakeStream:
 
     def _mask(self, number: int, frame) -> MaskletFrame:
         mask = np.zeros((self._source.height, self._source.width), bool)
-        left = (4 * number + frame.index) % max(1, self._source.width - 4)
+        left = (4 * number + frame.index + int(frame.image.mean())) % max(1, self._source.width - 4)
         mask[2:6, left : left + 4] = True
         return MaskletFrame(frame.index, frame.timestamp_s, encode(mask), 0.9, 3.0, 0.97)
 
@@ -94,7 +94,7 @@ class FakeFactory:
         return FakeGenerator(dict(self.events), self.folder, self.delay_s), self.describe()
 
 
-def write_clip(path: Path, frames: int = 6, height: int = 24, width: int = 32) -> None:
+def write_clip(path: Path, frames: int = 6, height: int = 24, width: int = 32, brightness: int = 0) -> None:
     """A tiny video whose pictures differ."""
     import av
 
@@ -103,6 +103,6 @@ def write_clip(path: Path, frames: int = 6, height: int = 24, width: int = 32) -
         stream = container.add_stream("mpeg4", rate=12)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(frames):
-            image = np.full((height, width, 3), 10 * number, np.uint8)
+            image = np.full((height, width, 3), (brightness + 10 * number) % 256, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))

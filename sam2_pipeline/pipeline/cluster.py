@@ -24,6 +24,7 @@ from sam2_pipeline.pipeline.factory import GeneratorFactory
 from sam2_pipeline.pipeline.job import Job
 from sam2_pipeline.pipeline.ray_worker import Board, RayUnitWorker
 
+INIT_DEATHS = 20  # workers in a row that die while they load the model, before the run is given up
 CALLS_AT_ONCE = 2  # per worker: one on the device, one being fetched
 
 
@@ -144,6 +145,7 @@ class Cluster:
         # both -1: one unit must not end the run; `run_job` compares what was planned with what was committed
         context.max_errored_blocks = -1
         context.execution_no_progress_timeout_s = -1
+        context.max_consecutive_actor_init_deaths = INIT_DEATHS
         context.autoscaling_config.actor_pool_util_upscaling_threshold = 0.99  # of the calls at once; 1.75 is never reached
         most = min(pool.workers, len(tasks))
         calls = min(CALLS_AT_ONCE, math.ceil(len(tasks) / most))  # the first worker there must not take the others' units
@@ -154,9 +156,8 @@ class Cluster:
             num_gpus=pool.gpus or None,
             num_cpus=pool.cpus,
             compute=ray.data.ActorPoolStrategy(
-                min_size=min(self._config.ray.min_workers, most),
+                min_size=min(self._config.ray.min_workers or most, most),
                 max_size=most,
-                initial_size=most,
                 max_tasks_in_flight_per_actor=calls,
                 max_concurrent_calls_per_actor=calls,
                 enable_true_multi_threading=True,
@@ -168,7 +169,10 @@ class Cluster:
                 for payload in batch["outcome"]:
                     yield pickle.loads(payload)
         except ray.exceptions.RayError as error:
-            raise PipelineError(f"Ray gave up: {_cause(error)}") from error
+            # a cluster without tokens cannot talk back to a driver that asks for them, which looks as if the driver had died
+            cancelled = "cancelled before it started" in str(error) and os.environ.get("RAY_AUTH_MODE") == "token"
+            hint = "; if this cluster asks for no token, set RAY_AUTH_MODE=disabled" if cancelled else ""
+            raise PipelineError(f"Ray gave up: {_cause(error)}{hint}") from error
 
 
 def _hush(*loggers: str) -> None:
