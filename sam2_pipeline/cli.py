@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from sam2_pipeline import __version__, commands
+from sam2_pipeline import __version__, commands, commands_dataset
 from sam2_pipeline.errors import CheckpointError, ConfigError, PipelineError
 from sam2_pipeline.pipeline.interrupt import interruptible
 
@@ -71,6 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(verbs)
     _add_export(verbs)
     _add_import(verbs)
+    _add_report(verbs)
+    _add_render(verbs)
     _add_train(verbs)
     _add_small_verbs(verbs)
     _add_demo(verbs)
@@ -219,7 +221,7 @@ def _add_export(verbs: Any) -> None:
     parser = _verb(
         verbs,
         "export",
-        commands.export,
+        commands_dataset.export,
         "masklets in other formats: SA-V, COCO, YouTube-VIS, DAVIS, YOLO",
         """formats:
   sav     VIDEO_auto.json, VIDEO_manual.json (prompted masklets): RLE on every annotated frame, and SA-V's measures
@@ -248,7 +250,7 @@ def _add_import(verbs: Any) -> None:
     parser = _verb(
         verbs,
         "import",
-        commands.import_,
+        commands_dataset.import_,
         "annotations of others into tables: SA-V, DAVIS, COCO, YouTube-VIS",
         """SOURCE is a folder of SA-V's JSON files or one of them, a folder of PNGs as `evaluate` takes them, or the JSON file of
 COCO or YouTube-VIS (or its folder). Run again, it continues.
@@ -270,6 +272,49 @@ exit status: 0 all read; 3 some videos could not be (they are listed); 2 bad usa
         "--videos", metavar="URL", help="where the videos are, as VIDEO.mp4 or VIDEO/; default: as the format has it"
     )
     parser.add_argument("--fps", metavar="F", type=float, help="frames a second of the videos; default: as annotated, else 24")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _add_report(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "report",
+        commands_dataset.report,
+        "one HTML page about a dataset, and a dataset card",
+        """The page stands by itself: totals, failures by reason, distributions, the best, worst and most doubtful masklets, and a
+timeline of each video. It is written to OUTPUT/report.html, the card to OUTPUT/README.md.
+
+examples:
+  sam2-pipeline report masklets/
+  sam2-pipeline report s3://bucket/masklets --page report.html --card card.md""",
+    )
+    _add_output(parser)
+    parser.add_argument("--page", metavar="FILE", help="where the page goes; default: OUTPUT/report.html")
+    parser.add_argument("--card", metavar="FILE", help="where the card goes; default: OUTPUT/README.md")
+    parser.add_argument("--videos", dest="num_videos", metavar="N", type=int, default=24, help="timelines; default: 24")
+    parser.add_argument("--no-pictures", action="store_true", help="leave the videos alone")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _add_render(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "render",
+        commands_dataset.render,
+        "videos with their masklets drawn on them",
+        """Each masklet has a colour of its own and its number; prompts are marked. With --truth the true masks stand beside: the
+same colour means a match, white outlines what was missed.
+
+examples:
+  sam2-pipeline render masklets/ clip.mp4 --video clip
+  sam2-pipeline render masklets/ overlays/ --truth DAVIS/Annotations/480p""",
+    )
+    _add_output(parser)
+    parser.add_argument("destination", metavar="DEST", help="an .mp4 for one video, else a folder; a path or fsspec URL")
+    parser.add_argument("--video", metavar="ID", action="append", default=[], help="only this video (repeatable)")
+    parser.add_argument("--masklet", metavar="N", type=int, action="append", help="only this masklet (repeatable)")
+    parser.add_argument("--truth", metavar="URL", help="true masks, as `evaluate` takes them")
+    parser.add_argument("--sav", choices=["manual", "auto"], help="which of SA-V's files, where --truth has both")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
 

@@ -40,7 +40,7 @@ def demo(options: argparse.Namespace) -> int:
     elif not options.quiet:
         print(f"\n{demo.show(prepared.config.output)}\n\nagainst the true masks, in percent:")
         show(scores)
-        print(f"\nmasklets beside the truth: {pictures.video} and {pictures.sheet}")
+        print(f"\nmasklets beside the truth: {pictures.video} and {pictures.sheet}\nreport: {pictures.report}")
         if prepared.untrained:
             print("\nThe model is untrained and these masks mean nothing; --model sam2.1_hiera_tiny fetches Meta's weights.")
     return status
@@ -67,9 +67,9 @@ def status(options: argparse.Namespace) -> int:
     from sam2_pipeline.pipeline.runfile import require_run
     from sam2_pipeline.pipeline.summary import read_status
 
-    storage, storage_options = _storage(options)
+    storage, given = open_storage(options)
     require_run(storage)
-    found = read_status(storage, storage_options)
+    found = read_status(storage, given)
     if options.json:
         print(json.dumps(asdict(found)))
         return 0
@@ -78,14 +78,14 @@ def status(options: argparse.Namespace) -> int:
     if found.frames_per_s is not None:
         eta = "not known yet" if found.eta_s is None else format_duration(found.eta_s)
         print(f"{found.frames_per_s:.1f} frames/s, ETA {eta}")
-    _list_failures(found.failures)
+    list_failures(found.failures)
     return 0
 
 
 def retry(options: argparse.Namespace) -> int:
     from sam2_pipeline.pipeline.runfile import config_of, require_run
 
-    storage, _ = _storage(options)
+    storage, _ = open_storage(options)
     given = {
         "output": options.output,
         "model.checkpoint": options.checkpoint,
@@ -94,7 +94,7 @@ def retry(options: argparse.Namespace) -> int:
         "ray.address": options.ray,
         "ray.workers": options.workers,
     }
-    config = config_of(require_run(storage), given, _storage_options(options))
+    config = config_of(require_run(storage), given, storage_options(options))
     return _run(config, options, retry_failed=True)
 
 
@@ -102,7 +102,7 @@ def verify(options: argparse.Namespace) -> int:
     from sam2_pipeline.io.verify import verify_output
     from sam2_pipeline.pipeline.runfile import require_run
 
-    storage, _ = _storage(options)
+    storage, _ = open_storage(options)
     require_run(storage)
     problems = verify_output(storage)
     for problem in problems:
@@ -132,7 +132,7 @@ def _evaluate_model(options: argparse.Namespace) -> Any:
         raise ConfigError("--match and --common are for PREDICTIONS, expected neither with --protocol")
     if options.ground_truth is not None:
         raise ConfigError(f"--protocol makes its own predictions, expected GROUND_TRUTH alone, not {options.ground_truth}, too")
-    return evaluate_model(options, _storage_options(options))
+    return evaluate_model(options, storage_options(options))
 
 
 def _evaluate_masks(options: argparse.Namespace) -> Any:
@@ -144,7 +144,7 @@ def _evaluate_masks(options: argparse.Namespace) -> Any:
         raise ConfigError("--model and --checkpoint are for --protocol; masks are compared without a model")
     if options.ground_truth is None:
         raise ConfigError("expected PREDICTIONS and GROUND_TRUTH, or GROUND_TRUTH and --protocol NAME to prompt a model")
-    config = JobConfig(storage_options=_storage_options(options))
+    config = JobConfig(storage_options=storage_options(options))
     predictions = open_masks(options.predictions, config.storage_options_for(options.predictions))
     truth = open_masks(options.ground_truth, config.storage_options_for(options.ground_truth), sav=options.sav)
     with show.progress(options.quiet) as on_video:
@@ -160,57 +160,6 @@ def _evaluate_masks(options: argparse.Namespace) -> Any:
     if not options.quiet:
         show.show(found)
     return found
-
-
-def export(options: argparse.Namespace) -> int:
-    from sam2_pipeline.evaluation.show import progress
-    from sam2_pipeline.formats.exporting import export
-    from sam2_pipeline.io.dataset import MaskletDataset
-    from sam2_pipeline.io.storage import Storage
-
-    config = JobConfig(storage_options=_storage_options(options))
-    dataset = MaskletDataset(options.output, config.storage_options_for(options.output))
-    destination = Storage(options.destination, config.storage_options_for(options.destination))
-    with progress(options.quiet) as on_video:
-        done = export(
-            dataset,
-            destination,
-            options.format,
-            frames=options.frames,
-            overwrite=options.overwrite,
-            video_options=config.storage_options_for,
-            on_video=on_video,
-        )
-    if not options.quiet:
-        failed = f"; {done.left_out} videos that the run failed on are left out" if done.left_out else ""
-        print(f"{done.videos} videos, {done.masklets} masklets: {destination.url}{failed}")
-        for note in done.notes:
-            print(f"note: {note}")
-    for video_id, reason in done.failures[:SHOWN_FAILURES]:
-        reporter(options).say("failed", f"not exported: {video_id}: {reason}", important=True)
-    return 3 if done.failures else 0
-
-
-def import_(options: argparse.Namespace) -> int:
-    from sam2_pipeline.evaluation.show import progress
-    from sam2_pipeline.formats.sources import open_masks
-    from sam2_pipeline.formats.tables import TableMasks
-    from sam2_pipeline.formats.videos import videos_below
-    from sam2_pipeline.pipeline.importing import import_masks
-
-    config = JobConfig(storage_options=_storage_options(options))
-    given = config.storage_options_for(options.source)
-    source = open_masks(options.source, given, sav=options.sav, format=options.format)
-    if isinstance(source, TableMasks):
-        raise ConfigError(f"{source.url} holds tables already")
-    storage, _ = _storage(options)
-    places = None if options.videos is None else videos_below(options.videos, config.storage_options_for(options.videos))
-    with progress(options.quiet) as on_video:
-        summary = import_masks(source, storage, fps=options.fps, places=places, on_video=on_video)
-    if not options.quiet:
-        print(f"{summary.videos} videos: {summary.ok} ok, {summary.failed} failed; {summary.masklets} masklets: {storage.url}")
-        _list_failures(summary.failures)
-    return summary.exit_code
 
 
 def train(options: argparse.Namespace) -> int:
@@ -240,7 +189,7 @@ def models(options: argparse.Namespace) -> int:
 def doctor(options: argparse.Namespace) -> int:
     from sam2_pipeline.doctor import examine
 
-    checks = examine(options.output, _storage_options(options))
+    checks = examine(options.output, storage_options(options))
     if options.json:
         print(json.dumps([asdict(check) for check in checks]))
     else:
@@ -271,7 +220,7 @@ def job_config(options: argparse.Namespace) -> JobConfig:
         "ray.address": getattr(options, "ray", None),
         "ray.workers": getattr(options, "workers", None),
     }
-    return JobConfig.load(options.config, options.set, given, _storage_options(options))
+    return JobConfig.load(options.config, options.set, given, storage_options(options))
 
 
 def format_bytes(size: float) -> str:
@@ -293,11 +242,11 @@ def _run(config: JobConfig, options: argparse.Namespace, *, retry_failed: bool =
         frames = f" on {summary.annotated_frames} frames"
         print(f"{summary.videos} videos: {summary.ok} ok, {summary.failed} failed; {summary.masklets} masklets{frames}")
         print(f"tables: videos, masklets and masks in {config.output}  ({format_duration(summary.wall_s_this_run)})")
-        _list_failures(summary.failures)
+        list_failures(summary.failures)
     return summary.exit_code
 
 
-def _list_failures(failures: Any) -> None:
+def list_failures(failures: Any) -> None:
     for failure in failures[:SHOWN_FAILURES]:
         print(f"  failed: {failure.video_id}: {failure.error_type}: {failure.error_message}")
     if len(failures) > SHOWN_FAILURES:
@@ -311,14 +260,14 @@ def _write_json(path: str, content: dict[str, Any]) -> None:
         raise StorageError(f"{path}: cannot be written: {error}") from error
 
 
-def _storage(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+def open_storage(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     from sam2_pipeline.io.storage import Storage
 
-    given = JobConfig(storage_options=_storage_options(options)).storage_options_for(options.output)
+    given = JobConfig(storage_options=storage_options(options)).storage_options_for(options.output)
     return Storage(options.output, given), given
 
 
-def _storage_options(options: argparse.Namespace) -> dict[str, Any]:
+def storage_options(options: argparse.Namespace) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for text in options.storage_option:
         put(values, *parse_storage_option(text))

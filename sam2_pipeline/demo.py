@@ -21,6 +21,8 @@ from sam2_pipeline.render.compare import draw_both
 from sam2_pipeline.render.layout import beside, fit, sheet
 from sam2_pipeline.render.overlay import write
 from sam2_pipeline.render.video import write_video
+from sam2_pipeline.report.facts import gather
+from sam2_pipeline.report.page import Shown, page
 from sam2_pipeline.training.synthetic_files import make_dataset
 from sam2_pipeline.training.synthetic_options import SceneOptions
 
@@ -42,10 +44,11 @@ class Demo:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What to look at: a video and a sheet of frames, masklets beside the truth."""
+    """What to look at: a video and a sheet of frames, masklets beside the truth, and the report."""
 
     video: Path
     sheet: Path
+    report: Path
 
 
 def prepare(directory: str | None, model: str | None, checkpoint: str | None, engine: dict[str, Any] | None = None) -> Demo:
@@ -70,7 +73,7 @@ def score(demo: Demo) -> Evaluation:
 
 def draw(demo: Demo, scores: Evaluation) -> Pictures:
     """Writes the pictures."""
-    pictures = Pictures(demo.root / "overlay.mp4", demo.root / "overlay.png")
+    pictures = Pictures(demo.root / "overlay.mp4", demo.root / "overlay.png", demo.root / "report.html")
     rows: list[list[np.ndarray]] = []
 
     def frames() -> Iterator[np.ndarray]:
@@ -89,6 +92,8 @@ def draw(demo: Demo, scores: Evaluation) -> Pictures:
 
     write_video(pictures.video, frames(), SCENES.fps / 2)
     Image.fromarray(sheet(rows)).save(pictures.sheet)
+    dataset = MaskletDataset(demo.config.output)
+    pictures.report.write_text(page(dataset, gather(dataset), Shown()))
     return pictures
 
 

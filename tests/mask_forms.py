@@ -31,10 +31,11 @@ def moving_discs(frames=range(0, 24, 4), shift=0):
     }
 
 
-def write_tables(url, videos, kind="prompted", failed=(), facts=None):
+def write_tables(url, videos, kind="prompted", failed=(), facts=None, facts_of=None, score=0.5):
     """The output of a run: video id -> object id -> frame -> mask. Masklet ids run against the order of object ids.
 
-    ``facts`` are further columns of the videos."""
+    ``facts`` are further columns of all videos, ``facts_of`` of one by its id; ``score`` is every mask's predicted IoU and
+    stability."""
     storage = Storage(url)
     with UnitWriter(storage, "u", "1", {}) as writer:
         for video_id, objects in sorted(videos.items()):
@@ -44,8 +45,10 @@ def write_tables(url, videos, kind="prompted", failed=(), facts=None):
                     prompt = Prompt(object_id, 0, points_xy=[[1, 2]], point_labels=[1])
                     seeds.append(MaskletSeed(masklet_id, kind, prompt, None if kind == "auto" else object_id))
                     for frame, rle in objects[object_id].items():
-                        spool.add(masklet_id, MaskletFrame(frame, frame / 24, rle, 0.5, 1.0, 0.5))
-                writer.add_video(_row(video_id, "ok", len(objects)) | (facts or {}), spool, seeds)
+                        spool.add(masklet_id, MaskletFrame(frame, frame / 24, rle, score, 1.0, score))
+                writer.add_video(
+                    _row(video_id, "ok", len(objects)) | (facts or {}) | (facts_of or {}).get(video_id, {}), spool, seeds
+                )
         for video_id in failed:
             with MaskSpool(video_id) as spool:
                 row = _row(video_id, "failed", 0) | {"error_type": "VideoError", "error_message": "no frames"}

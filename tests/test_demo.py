@@ -24,6 +24,7 @@ def test_tables_scores_and_pictures(tmp_path, capsys):
     assert all(re.search(rf"^{table} \(\d+ rows\)$", said, re.MULTILINE) for table in ("videos", "masklets", "masks"))
     assert re.search(r"all +\d+ +\d+\.\d", said) and "recall of objects visible at the start" in said
     assert f"{tmp_path}/overlay.mp4 and {tmp_path}/overlay.png" in said
+    assert f"report: {tmp_path}/report.html" in said and "masklets of 2 videos" in (tmp_path / "report.html").read_text()
     with av.open(str(tmp_path / "overlay.mp4")) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(frames) == 2 * 5 and frames[0].shape == (96, 2 * 128 + 4, 3)
