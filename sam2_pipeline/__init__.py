@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from sam2_pipeline.model.checkpoint import build_model, load_model
     from sam2_pipeline.model.config import MODEL_NAMES
     from sam2_pipeline.model.sam2 import Sam2
+    from sam2_pipeline.report.card import dataset_card
     from sam2_pipeline.segment.automatic import GenerateOptions
     from sam2_pipeline.segment.image import ImageSegmenter
     from sam2_pipeline.segment.masklet_generator import MaskletGenerator
     from sam2_pipeline.segment.tracking import TrackingOptions
     from sam2_pipeline.segment.video import VideoSegmenter
+    from sam2_pipeline.torch_dataset import TorchMaskletDataset
 
 _HOMES = {
     "CheckpointError": "errors",
@@ -39,10 +41,12 @@ _HOMES = {
     "Rle": "masklets.rle",
     "Sam2": "model.sam2",
     "StorageError": "errors",
+    "TorchMaskletDataset": "torch_dataset",
     "TrackingOptions": "segment.tracking",
     "VideoError": "errors",
     "VideoSegmenter": "segment.video",
     "build_model": "model.checkpoint",
+    "dataset_card": "report.card",
     "load_model": "model.checkpoint",
     "open_video": "io.decode",
 }

@@ -1,33 +1,26 @@
 """`MaskletDataset`: what a run wrote, read through its commits, so that it is whole at any time, also while the run goes on."""
 
 import math
-import os
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
-import pyarrow.fs
 
-from sam2_pipeline.errors import ConfigError, StorageError
-from sam2_pipeline.io.commits import list_commits
-from sam2_pipeline.io.storage import Storage
-from sam2_pipeline.masklets.annotated import AnnotatedVideo
+from sam2_pipeline.errors import ConfigError, VideoError
+from sam2_pipeline.io.decode import open_video
+from sam2_pipeline.io.tables import CommittedTables
+from sam2_pipeline.io.video import Video
+from sam2_pipeline.masklets.annotated import AnnotatedFrame, AnnotatedVideo
 from sam2_pipeline.masklets.masklet import Masklet, MaskletFrame, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
-from sam2_pipeline.masklets.rle import Rle, decode
-from sam2_pipeline.masklets.schema import KEYS, TABLES
+from sam2_pipeline.masklets.rle import Rle, thin_out
+from sam2_pipeline.masklets.rle import decode as decode_rle
 from sam2_pipeline.masklets.work import VideoInfo
 
-if TYPE_CHECKING:
-    import pandas
 
-Table = Literal["videos", "masklets", "masks"]
-
-
-class MaskletDataset:
+class MaskletDataset(CommittedTables):
     """The three tables of an output, as of the moment of opening; `refresh` takes in what was committed since.
 
     Iterating gives a `Masklet` at a time, in order of video_id and masklet_id. ``url`` is a path or an fsspec URL.
@@ -35,34 +28,6 @@ class MaskletDataset:
     Raises:
         StorageError: the output cannot be read, or is none.
     """
-
-    def __init__(self, url: str | os.PathLike[str], storage_options: dict[str, Any] | None = None) -> None:
-        self.storage = Storage(url, storage_options)
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Looks for commits anew."""
-        self.commits = list_commits(self.storage)
-        if not self.commits and not any(self.storage.list("_run", recursive=True)):
-            raise StorageError(f"{self.storage.url}: not the output of a run: it has no _run folder with anything in it")
-        self._commit_of = {video_id: commit for commit in self.commits for video_id in commit.video_ids}
-
-    @property
-    def video_ids(self) -> tuple[str, ...]:
-        """Of all videos, failed ones too; sorted."""
-        return tuple(sorted(self._commit_of))
-
-    def files(self, table: Table, video_id: str | None = None) -> list[str]:
-        """URLs of the committed parts of a table, for other readers; with ``video_id`` only the part that holds it."""
-        return [self.storage.locate(name) for name in self._names(table, video_id)]
-
-    def dataset(self, table: Table, video_id: str | None = None) -> pads.Dataset:
-        """A table as a pyarrow dataset, to scan without loading it whole."""
-        storage, schema = self.storage, TABLES[table]
-        filesystem = pa.fs.PyFileSystem(pa.fs.FSSpecHandler(storage.fs))
-        parquet = pads.ParquetFileFormat()
-        fragments = [parquet.make_fragment(storage.full_path(name), filesystem) for name in self._names(table, video_id)]
-        return pads.FileSystemDataset(fragments, schema, parquet, filesystem)
 
     def videos(
         self, video_id: str | None = None, *, columns: Sequence[str] | None = None, filter: pc.Expression | None = None
@@ -76,6 +41,7 @@ class MaskletDataset:
         """One row per masklet, sorted by (video_id, masklet_id)."""
         return self._read("masklets", video_id, columns, filter)
 
+    @overload
     def masks(
         self,
         video_id: str | None = None,
@@ -83,12 +49,42 @@ class MaskletDataset:
         *,
         columns: Sequence[str] | None = None,
         filter: pc.Expression | None = None,
-    ) -> pa.Table:
+        decode: Literal[False] = False,
+    ) -> pa.Table: ...
+
+    @overload
+    def masks(
+        self, video_id: str, masklet_id: int, *, filter: pc.Expression | None = None, decode: Literal[True]
+    ) -> np.ndarray: ...
+
+    def masks(
+        self,
+        video_id: str | None = None,
+        masklet_id: int | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        filter: pc.Expression | None = None,
+        decode: bool = False,
+    ) -> pa.Table | np.ndarray:
         """One row per masklet and annotated frame.
 
         Sorted by (masklet_id, frame_index) within a video; of several videos those of one unit stand together. The whole
         table may be larger than memory: `dataset` scans it in pieces.
+
+        Args:
+            decode: give the masks of one masklet themselves, bool ``[T, H, W]`` in order of frames; `frames` gives one at a time.
+
+        Raises:
+            ConfigError: ``decode`` without a masklet, or with columns.
+            KeyError: ``decode`` finds no mask.
         """
+        if decode:
+            if video_id is None or masklet_id is None or columns is not None:
+                raise ConfigError("masks are decoded of one masklet: expected a video_id, a masklet_id, and no columns")
+            rows = self.masks(video_id, masklet_id, columns=["rle"], filter=filter)["rle"].to_pylist()
+            if not rows:
+                raise KeyError(f"{self.storage.url} holds no such mask of masklet {masklet_id} of video {video_id!r}")
+            return np.stack([decode_rle(Rle.from_coco(row)) for row in rows])
         if masklet_id is not None:
             one = pc.field("masklet_id") == masklet_id
             filter = one if filter is None else one & filter
@@ -128,11 +124,62 @@ class MaskletDataset:
     def frames(self, video_id: str, masklet_id: int) -> Iterator[tuple[int, np.ndarray]]:
         """(frame_index, mask as bool ``[H, W]``) of one masklet, in order of frames."""
         for frame in self.masklet(video_id, masklet_id).frames:
-            yield frame.frame_index, decode(frame.rle)
+            yield frame.frame_index, decode_rle(frame.rle)
 
-    def to_pandas(self, table: Table, video_id: str | None = None) -> "pandas.DataFrame":
-        """A table as a pandas data frame."""
-        return self._read(table, video_id, None, None).to_pandas()
+    def open_video(self, video_id: str, storage_options: Mapping[str, Any] | None = None) -> Video:
+        """The video itself, which decodes frames as they are asked for; see `open_video`.
+
+        Raises:
+            KeyError: there is no such video.
+            VideoError: it is not where it was, or cannot be read.
+        """
+        rows = self.videos(video_id, columns=["uri"]).to_pylist()
+        if not rows:
+            raise KeyError(f"{self.storage.url} holds no video {video_id!r}")
+        if rows[0]["uri"] is None:
+            raise VideoError(f"{self.storage.url}: nothing says where video {video_id!r} is")
+        return open_video(rows[0]["uri"], storage_options=storage_options)
+
+    def annotated_frames(
+        self,
+        video_id: str,
+        masklet_ids: Sequence[int] | None = None,
+        *,
+        frame_indices: Sequence[int] | None = None,
+        size: tuple[int, int] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> Iterator[AnnotatedFrame]:
+        """The annotated frames of a video with their masks, decoded one at a time.
+
+        Args:
+            masklet_ids: only these masklets; default: all.
+            frame_indices: only these frames; default: all that are annotated.
+            size: (height, width) to squeeze frames and masks to; default: as displayed.
+            storage_options: for the video.
+
+        Raises:
+            KeyError: there is no such video.
+            VideoError: the video cannot be read.
+        """
+        filter = None if masklet_ids is None else pc.field("masklet_id").isin(list(masklet_ids))
+        if frame_indices is not None:
+            chosen = pc.field("frame_index").isin(list(frame_indices))
+            filter = chosen if filter is None else filter & chosen
+        table = self.masks(video_id, columns=["frame_index", "masklet_id", "rle"], filter=filter)
+        frames: dict[int, dict[int, Any]] = {}
+        for row in table.to_pylist():  # by masklet, so that every frame has its masklets in order
+            frames.setdefault(row["frame_index"], {})[row["masklet_id"]] = row["rle"]
+        with self.open_video(video_id, storage_options) as video:
+            if not frames:
+                return
+            for frame in video.frames(min(frames), max(frames) + 1, size=size):
+                if frame.index in frames:
+                    rles = frames.pop(frame.index)
+                    masks = [decode_rle(Rle.from_coco(rle)) for rle in rles.values()]
+                    thin = masks if size is None else [thin_out(mask, size) for mask in masks]
+                    yield AnnotatedFrame(frame, tuple(rles), np.stack(thin))
+        if frames:
+            raise VideoError(f"video {video_id!r} has no frame {min(frames)}, which is annotated")
 
     def __iter__(self) -> Iterator[Masklet]:
         for row in self.masklets().to_pylist():
@@ -146,35 +193,6 @@ class MaskletDataset:
         videos, failed = sum(c.num_videos for c in self.commits), sum(c.num_failures for c in self.commits)
         counts = f"{videos} videos ({failed} failed), {len(self)} masklets, {self._rows('masks')} masks"
         return f"MaskletDataset({self.storage.url!r}, {len(self.commits)} units: {counts})"
-
-    def _rows(self, table: Table) -> int:
-        return sum(part.rows for commit in self.commits for part in commit.parts if part.table == table)
-
-    def _names(self, table: Table, video_id: str | None) -> list[str]:
-        if table not in TABLES:
-            raise ConfigError(f"there is no table {table!r}, expected one of {', '.join(TABLES)}")
-        one = self._commit_of.get(video_id) if video_id is not None else None
-        wanted = self.commits if video_id is None else [one] if one else []
-        return [part.path for commit in wanted for part in commit.parts if part.table == table and part.rows]
-
-    def _read(self, table: Table, video_id: str | None, columns: Sequence[str] | None, filter: pc.Expression | None) -> pa.Table:
-        unknown = [name for name in columns or () if name not in TABLES[table].names]
-        if unknown:
-            raise ConfigError(f"{table} has no columns {unknown}, expected some of {TABLES[table].names}")
-        if video_id is not None:
-            one = pc.field("video_id") == video_id
-            filter = one if filter is None else one & filter
-        try:
-            source = self.dataset(table, video_id)
-            # Small tables are sorted over all units; their keys are read along and dropped afterwards.
-            keys = () if table == "masks" else KEYS[table]
-            read = None if columns is None else [*columns, *(key for key in keys if key not in columns)]
-            found = source.to_table(columns=read, filter=filter)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise StorageError(f"{self.storage.url}: cannot read {table}: {error}") from error
-        if keys:
-            found = found.sort_by([(key, "ascending") for key in keys])
-        return found if columns is None else found.select(list(columns))
 
     def _masklet(self, row: dict[str, Any]) -> Masklet:
         frames = tuple(_mask_frame(mask) for mask in self.masks(row["video_id"], row["masklet_id"]).to_pylist())

@@ -4,6 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from sam2_pipeline.masklets.frames import Frame
 from sam2_pipeline.masklets.masklet import Kind, Masklet, MaskletFrame, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle
@@ -42,6 +45,15 @@ class AnnotatedVideo:
 
     def __repr__(self) -> str:
         return f"AnnotatedVideo({self.video_id!r}, {len(self.masklets)} masklets on {len(self.frames)} frames)"
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedFrame:
+    """A decoded frame and its masks: ``masks_NHW`` is bool, rows as ``masklet_ids``, of the frame's size."""
+
+    frame: Frame
+    masklet_ids: tuple[int, ...]
+    masks_NHW: np.ndarray
 
 
 def annotated_masklet(

@@ -128,6 +128,12 @@ def decode(rle: Rle) -> np.ndarray:
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(rle.width, rle.height).T
 
 
+def thin_out(mask_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask squeezed to ``size`` (height, width) by taking the pixels at the new pixels' centres."""
+    rows, columns = (((np.arange(new) + 0.5) * side / new).astype(int) for new, side in zip(size, mask_HW.shape))
+    return mask_HW[np.ix_(rows, columns)]
+
+
 def iou(a: Sequence[Rle], b: Sequence[Rle]) -> np.ndarray:
     """Intersection over union of every pair, float64 ``[len(a), len(b)]``; 0 where both are empty."""
     if not a or not b:

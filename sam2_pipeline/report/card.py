@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pyarrow.compute as pc
 
+from sam2_pipeline.io.dataset import MaskletDataset
 from sam2_pipeline.masklets.schema import SCHEMA_VERSION, TABLES
-from sam2_pipeline.report.facts import Facts
+from sam2_pipeline.report.facts import Facts, gather
 
 # From the paper (arXiv 2408.00714, version 1) and the released annotations.
 SAV = {
@@ -45,6 +46,11 @@ def statistics(facts: Facts) -> dict[str, str]:
         "sizes of masklets": ", ".join(buckets) if masklets.num_rows else "-",
         "frames on which a masklet is visible, mean": _percent(visible if masklets.num_rows else None),
     }
+
+
+def dataset_card(dataset: MaskletDataset) -> str:
+    """What is in a dataset, in Markdown: figures beside those of SA-V, failures, and the columns of the tables."""
+    return card(gather(dataset))
 
 
 def card(facts: Facts) -> str:

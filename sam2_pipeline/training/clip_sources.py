@@ -16,7 +16,7 @@ from sam2_pipeline.formats.sav_content import read_annotation
 from sam2_pipeline.io.dataset import MaskletDataset
 from sam2_pipeline.io.decode import open_video
 from sam2_pipeline.masklets.annotated import AnnotatedVideo
-from sam2_pipeline.masklets.rle import Rle, decode
+from sam2_pipeline.masklets.rle import Rle, decode, thin_out
 from sam2_pipeline.training.clips import Clip, ClipRequest, ClipSource, choose_frames, choose_objects
 from sam2_pipeline.training.settings import DataSection
 from sam2_pipeline.training.synthetic import SceneOptions, make_scene
@@ -94,7 +94,7 @@ class AnnotatedVideos(ABC):
         chosen = choose_objects(np.array([rle.area / (rle.height * rle.width) for rle in first]), request, rng)
         if not len(chosen):
             return None
-        masks = np.stack([[thin_out(decode(video.masks[place][n]), self.size) for n in chosen] for place in places])
+        masks = np.stack([[thin_out(decode(video.masks[place][n]), (self.size, self.size)) for n in chosen] for place in places])
         return Clip(self._pictures(video.url, [video.frames[place] for place in places]), masks)
 
     def _pictures(self, url: str, numbers: Sequence[int]) -> np.ndarray:
@@ -199,12 +199,6 @@ def read_sav(path: Path) -> AnnotatedVideo:
     if not video.frames:
         raise VideoError(f"{path} annotates no frame")
     return video
-
-
-def thin_out(mask_HW: np.ndarray, size: int) -> np.ndarray:
-    """A mask squeezed to ``size x size`` by taking the pixels at the new pixels' centres."""
-    rows, columns = (((np.arange(size) + 0.5) * side / size).astype(int) for side in mask_HW.shape)
-    return mask_HW[np.ix_(rows, columns)]
 
 
 def _picture(path: Path) -> np.ndarray:

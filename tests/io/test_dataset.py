@@ -2,11 +2,15 @@
 
 import duckdb
 import numpy as np
+import polars
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
+from mask_forms import disc, write_tables
 from pycocotools import mask as coco
+from videos import write_video
 
-from sam2_pipeline.errors import ConfigError, StorageError
+from sam2_pipeline.errors import ConfigError, StorageError, VideoError
 from sam2_pipeline.io.commits import commit_unit
 from sam2_pipeline.io.dataset import MaskletDataset
 from sam2_pipeline.io.parts import UnitWriter
@@ -120,6 +124,85 @@ def test_prompted_seeds_come_back(tmp_path, maker):
     assert boxed.seed.prompt.box_xyxy.tolist() == [1, 2, 3, 4]
     assert (masked.seed.prompt.object_id, masked.seed.prompt.frame_index) == (71, 4)
     assert masked.seed.prompt.mask == encode(mask)
+
+
+def test_masks_as_arrays(tmp_path, maker):
+    masks = maker.unit(Storage(tmp_path), "u1", ["a"])
+    dataset = MaskletDataset(tmp_path)
+    found = dataset.masks("a", 1, decode=True)
+    assert found.dtype == bool and found.shape == (3, *maker.SIZE)
+    assert np.array_equal(found, [masks["a", 1, frame] for frame in (0, 4, 8)])
+    late = dataset.masks("a", 1, filter=pc.field("frame_index") > 3, decode=True)
+    assert np.array_equal(late, found[1:])
+    with pytest.raises(ConfigError, match="decoded of one masklet"):
+        dataset.masks("a", decode=True)
+    with pytest.raises(KeyError, match="no such mask of masklet 7 of video 'a'"):
+        dataset.masks("a", 7, decode=True)
+
+
+def test_other_libraries(storage, maker):
+    maker.unit(storage, "u1", ["a", "b"])
+    maker.unit(storage, "u2", ["c"], masklets=3)
+    dataset = MaskletDataset(storage.url)
+    query = "SELECT video_id, count(*) AS n FROM masklets JOIN masks USING (video_id, masklet_id) GROUP BY 1 ORDER BY 1"
+    assert dataset.sql(query).fetchall() == [("a", 6), ("b", 6), ("c", 9)]
+    assert dataset.sql("SELECT status, count(*) FROM videos GROUP BY 1").fetchall() == [("ok", 3)]
+    with pytest.raises(ConfigError, match="the query failed"):
+        dataset.sql("SELECT nothing FROM masklets")
+    lazy = dataset.scan_polars("masks").filter(polars.col("frame_index") == 4).group_by("video_id").len().sort("video_id")
+    assert lazy.collect().rows() == [("a", 2), ("b", 2), ("c", 3)]
+    one = dataset.to_pandas("masklets", columns=["masklet_id"], filter=pc.field("video_id") == "c")
+    assert one.columns.tolist() == ["masklet_id"] and one.masklet_id.tolist() == [0, 1, 2]
+
+
+def test_filters_reach_the_files(tmp_path, maker):
+    """Of a part with several row groups only that with the video is read."""
+    storage = Storage(tmp_path)
+    maker.unit(storage, "u1", ["a"])
+    dataset = MaskletDataset(tmp_path)
+    (tmp_path / "masks" / "unit-u1-1.parquet").rename(tmp_path / "whole")
+    table = pq.read_table(tmp_path / "whole")
+    pq.write_table(table, tmp_path / "masks" / "unit-u1-1.parquet", row_group_size=2)
+    path = tmp_path / "masks" / "unit-u1-1.parquet"
+    last = pq.ParquetFile(path).metadata.row_group(2).column(0)
+    data = bytearray(path.read_bytes())
+    for place in range(last.dictionary_page_offset, last.dictionary_page_offset + last.total_compressed_size):
+        data[place] = 0xFF  # whoever reads the last group fails
+    path.write_bytes(data)
+    assert dataset.masks(columns=["frame_index"], filter=pc.field("masklet_id") == 0).num_rows == 3
+    with pytest.raises(StorageError, match="cannot read masks"):
+        dataset.masks(columns=["video_id"])
+
+
+def write_moving(folder):
+    """A video whose frame t is grey of 8 t, and tables with a masklet on its annotated frames."""
+    write_video(folder / "v.mp4", [np.full((24, 32, 3), 8 * t, np.uint8) for t in range(24)])
+    late = {f: disc(8, 8 + f / 4, 5 if f >= 12 else 0) for f in range(0, 24, 4)}
+    objects = {1: {f: disc(16, 24 - f / 4, 6) for f in range(0, 24, 4)}, 2: late}
+    facts = {"uri": str(folder / "v.mp4"), "annotated_frame_count": 6}
+    return MaskletDataset(write_tables(folder / "out", {"v": objects}, "auto", facts=facts, failed=["w"])), objects
+
+
+def test_frames_beside_masks(tmp_path):
+    dataset, objects = write_moving(tmp_path)
+    shown = list(dataset.annotated_frames("v"))
+    assert [one.frame.index for one in shown] == [0, 4, 8, 12, 16, 20]
+    for one in shown:
+        assert abs(one.frame.image.mean() - 8 * one.frame.index) < 4
+        assert one.masklet_ids == (0, 1)  # the tables' helper numbers objects backwards
+        assert np.array_equal(one.masks_NHW, [decode(objects[number][one.frame.index]) for number in (2, 1)])
+    (small,) = dataset.annotated_frames("v", [1], frame_indices=[8], size=(12, 16))
+    assert small.frame.image.shape == (12, 16, 3) and small.masks_NHW.shape == (1, 12, 16)
+    assert np.array_equal(small.masks_NHW[0], decode(objects[1][8])[1::2, 1::2])
+    with dataset.open_video("v") as video:
+        assert video.num_frames == 24
+    with pytest.raises(KeyError, match="holds no video 'x'"):
+        dataset.open_video("x")
+    with pytest.raises(VideoError, match="nothing says where video 'w' is"):
+        dataset.open_video("w")
+    write_video(tmp_path / "v.mp4", [np.zeros((24, 32, 3), np.uint8)] * 20)
+    with pytest.raises(VideoError, match="has no frame 20, which is annotated"):
+        list(dataset.annotated_frames("v"))
 
 
 def test_outputs_without_results(tmp_path, maker):

@@ -13,14 +13,14 @@ from videos import write_video
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import ConfigError, VideoError
 from sam2_pipeline.io.dataset import MaskletDataset
-from sam2_pipeline.masklets.rle import decode, encode
+from sam2_pipeline.masklets.rle import decode, encode, thin_out
 from sam2_pipeline.model.checkpoint import build_model
 from sam2_pipeline.model.prompt_encoder import BACKGROUND, OBJECT
 from sam2_pipeline.pipeline.driver import run_job
 from sam2_pipeline.pipeline.progress import Reporter
 from sam2_pipeline.training import clicks
 from sam2_pipeline.training.augment import augment, to_square
-from sam2_pipeline.training.clip_sources import DavisClips, SavClips, open_clips, read_sav, thin_out
+from sam2_pipeline.training.clip_sources import DavisClips, SavClips, open_clips, read_sav
 from sam2_pipeline.training.clips import Clip, ClipRequest, choose_frames, choose_objects
 from sam2_pipeline.training.decoding import Candidates
 from sam2_pipeline.training.loading import Examples, batches
@@ -148,7 +148,7 @@ def test_our_own_tables(tmp_path):
     assert len(clips) == 1
     clip = clips.read(0, ClipRequest(6, objects=9), default_rng(3))
     masklets = list(MaskletDataset(tmp_path / "out"))
-    truth = np.stack([[thin_out(decode(frame.rle), 96) for frame in one.frames] for one in masklets], axis=1)
+    truth = np.stack([[thin_out(decode(frame.rle), (96, 96)) for frame in one.frames] for one in masklets], axis=1)
     assert clip.frames_THWC.shape == (6, 96, 96, 3) and len(masklets) == 2
     assert np.array_equal(clip.masks_TNHW, truth) or np.array_equal(clip.masks_TNHW[::-1], truth)
 
