@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import polars
 
 Table = Literal["videos", "masklets", "masks"]
+FILES_AT_ONCE = 256
 
 
 class CommittedTables:
@@ -47,11 +48,7 @@ class CommittedTables:
 
     def dataset(self, table: Table, video_id: str | None = None) -> pads.Dataset:
         """A table as a pyarrow dataset, to scan without loading it whole."""
-        storage, schema = self.storage, TABLES[table]
-        filesystem = pa.fs.PyFileSystem(pa.fs.FSSpecHandler(storage.fs))
-        parquet = pads.ParquetFileFormat()
-        fragments = [parquet.make_fragment(storage.full_path(name), filesystem) for name in self._names(table, video_id)]
-        return pads.FileSystemDataset(fragments, schema, parquet, filesystem)
+        return self._dataset(table, self._names(table, video_id))
 
     def to_pandas(
         self,
@@ -96,6 +93,12 @@ class CommittedTables:
         wanted = self.commits if video_id is None else [one] if one else []
         return [part.path for commit in wanted for part in commit.parts if part.table == table and part.rows]
 
+    def _dataset(self, table: Table, names: Sequence[str]) -> pads.Dataset:
+        filesystem = pa.fs.PyFileSystem(pa.fs.FSSpecHandler(self.storage.fs))
+        parquet = pads.ParquetFileFormat()
+        fragments = [parquet.make_fragment(self.storage.full_path(name), filesystem) for name in names]
+        return pads.FileSystemDataset(fragments, TABLES[table], parquet, filesystem)
+
     def _read(self, table: Table, video_id: str | None, columns: Sequence[str] | None, filter: pc.Expression | None) -> pa.Table:
         unknown = [name for name in columns or () if name not in TABLES[table].names]
         if unknown:
@@ -104,11 +107,13 @@ class CommittedTables:
             one = pc.field("video_id") == video_id
             filter = one if filter is None else one & filter
         try:
-            source = self.dataset(table, video_id)
+            names = self._names(table, video_id)
             # Small tables are sorted over all units; their keys are read along and dropped afterwards.
             keys = () if table == "masks" else KEYS[table]
             read = None if columns is None else [*columns, *(key for key in keys if key not in columns)]
-            found = source.to_table(columns=read, filter=filter)
+            # Some files at a time: a scan holds on to the footers of all of its files, 75 KB each, to its end.
+            scans = [names[start : start + FILES_AT_ONCE] for start in range(0, len(names), FILES_AT_ONCE)] or [[]]
+            found = pa.concat_tables([self._dataset(table, scan).to_table(columns=read, filter=filter) for scan in scans])
         except (OSError, pa.ArrowInvalid) as error:
             raise StorageError(f"{self.storage.url}: cannot read {table}: {error}") from error
         if keys:

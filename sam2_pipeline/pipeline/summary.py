@@ -73,8 +73,11 @@ def summarise(storage: Storage, storage_options: dict[str, Any], config_hash: st
 
 def read_failures(storage: Storage, storage_options: dict[str, Any]) -> tuple[Failure, ...]:
     """The failed rows of the videos table, in order of video id."""
+    dataset = MaskletDataset(storage.url, storage_options)
+    if not any(commit.num_failures for commit in dataset.commits):
+        return ()
     columns = ["video_id", "uri", "error_type", "error_message"]
-    failed = MaskletDataset(storage.url, storage_options).videos(columns=columns, filter=pc.field("status") == "failed")
+    failed = dataset.videos(columns=columns, filter=pc.field("status") == "failed")
     return tuple(Failure(**row) for row in failed.to_pylist())
 
 
