@@ -1,5 +1,6 @@
 """Which frames a video file holds, and from where each can be decoded. Built once by reading, not decoding, the file."""
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,8 +60,8 @@ def index_by_packets(container: InputContainer, stream: VideoStream, url: str) -
 
     Raises VideoError when the file ends before what it announces.
     """
-    times: list[int | None] = []
-    keys: list[int | None] = []
+    times, keys = array("q"), array("q")  # eight bytes a frame: an hour has 100,000
+    timeless = False
     packets, end_s = 0, 0.0
     vp8 = stream.codec.canonical_name == "vp8"
     for packet in container.demux():
@@ -75,15 +76,19 @@ def index_by_packets(container: InputContainer, stream: VideoStream, url: str) -
         # Edit lists hide frames that others need; VP8 stores pictures that are never shown.
         if packet.is_discard or (vp8 and not memoryview(packet)[0] & 0x10):
             continue
+        if packet.pts is None:
+            timeless = True
+            continue
         times.append(packet.pts)
         if packet.is_keyframe:
             keys.append(packet.pts)
     check_complete(container, stream, url, packets, end_s)
     if container.format.name not in EXACT_FORMATS or stream.codec.canonical_name not in EXACT_CODECS:
         return None
-    if not times or None in times or len(set(times)) < len(times):
+    pts = np.unique(np.array(times, np.int64))
+    if timeless or not len(times) or len(pts) < len(times):
         return None
-    return _index(np.sort(np.array(times, np.int64)), np.array(keys, np.int64))
+    return _index(pts, np.array(keys, np.int64))
 
 
 def index_by_decoding(path: str, url: str, threads: int) -> FrameIndex:
