@@ -13,16 +13,18 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import ConfigError, PipelineError
+from sam2_pipeline.pipeline import interrupt
 from sam2_pipeline.pipeline.actor import Outcome, Task
 from sam2_pipeline.pipeline.factory import GeneratorFactory
 from sam2_pipeline.pipeline.job import Job
-from sam2_pipeline.pipeline.ray_worker import Board, RayUnitWorker
+from sam2_pipeline.pipeline.ray_worker import LEAVE_WITHIN_S, Board, RayUnitWorker
 
 INIT_DEATHS = 20  # workers in a row that die while they load the model, before the run is given up
 CALLS_AT_ONCE = 2  # per worker: one on the device, one being fetched
@@ -104,9 +106,9 @@ class Cluster:
 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         gpus = int(sum(node.get("GPU", 0) for node in nodes))
-        device = self._config.model.device or ("cuda" if gpus else "cpu")
+        share = self._config.ray.gpus_per_worker
+        device = self._config.model.device or ("cuda" if gpus or share else "cpu")
         if device.startswith("cuda"):
-            share = self._config.ray.gpus_per_worker
             if not gpus and not share:
                 raise ConfigError(
                     f"model.device is {device!r}, but Ray sees no GPU; if the cluster is to start some, set ray.gpus_per_worker"
@@ -164,15 +166,27 @@ class Cluster:
             ),
             fn_constructor_kwargs={"factory": factory, "job": job, "threads": pool.threads, "board": self._board},
         )
+        # units of one video have nothing to commit halfway
+        halves = any(len(task.unit.videos) > 1 for task in tasks)
         try:
-            for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
-                for payload in batch["outcome"]:
-                    yield pickle.loads(payload)
+            with interrupt.farewell(self._dismiss) if halves else contextlib.nullcontext():
+                for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+                    for payload in batch["outcome"]:
+                        yield pickle.loads(payload)
         except ray.exceptions.RayError as error:
             # a cluster without tokens cannot talk back to a driver that asks for them, which looks as if the driver had died
             cancelled = "cancelled before it started" in str(error) and os.environ.get("RAY_AUTH_MODE") == "token"
             hint = "; if this cluster asks for no token, set RAY_AUTH_MODE=disabled" if cancelled else ""
             raise PipelineError(f"Ray gave up: {_cause(error)}{hint}") from error
+
+    def _dismiss(self) -> None:
+        """Let the workers commit what they have, for as long as they may take."""
+        import ray
+
+        deadline = time.monotonic() + LEAVE_WITHIN_S
+        with contextlib.suppress(ray.exceptions.RayError):
+            while ray.get(self._board.close.remote(), timeout=5) and time.monotonic() < deadline:
+                time.sleep(0.2)
 
 
 def _hush(*loggers: str) -> None:

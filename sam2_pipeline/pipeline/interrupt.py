@@ -1,11 +1,15 @@
-"""Ctrl-C and SIGTERM, seen even where a library swallows the exception they raise (fsspec's ``exists`` has a bare except)."""
+"""Ctrl-C and SIGTERM: seen even where a library swallows the exception they raise (fsspec's ``exists`` has a bare except), and
+after a farewell to those who work for this process. A second one ends that too."""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+FAREWELL_S = 30.0
+
 _signalled = threading.Event()
+_farewells: list[Callable[[], None]] = []
 
 
 @contextmanager
@@ -28,6 +32,16 @@ def interruptible() -> Iterator[None]:
         _signalled.clear()
 
 
+@contextmanager
+def farewell(say: Callable[[], None]) -> Iterator[None]:
+    """Within the block, the first signal calls ``say``, in a thread of its own, before it raises."""
+    _farewells.append(say)
+    try:
+        yield
+    finally:
+        _farewells.remove(say)
+
+
 def check() -> None:
     """Raises KeyboardInterrupt if a signal has come in."""
     if _signalled.is_set():
@@ -35,5 +49,11 @@ def check() -> None:
 
 
 def _interrupt(signum: int, frame: object) -> None:
-    _signalled.set()
+    if not _signalled.is_set():
+        _signalled.set()
+        for say in list(_farewells):
+            # the main thread may be in the middle of anything, even of what ``say`` would do
+            speaker = threading.Thread(target=say, daemon=True)
+            speaker.start()
+            speaker.join(FAREWELL_S)
     raise KeyboardInterrupt

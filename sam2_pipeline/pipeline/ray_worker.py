@@ -1,6 +1,7 @@
 """The processes that Ray starts: workers that hold the model, and the board on which they note how far they are."""
 
 import contextlib
+import math
 import os
 import pickle
 import signal
@@ -15,15 +16,32 @@ from sam2_pipeline.pipeline.job import Job
 from sam2_pipeline.pipeline.video import Cancelled
 
 REPORT_EVERY_S = 1.0
+SILENT_S = 5.0
 LEAVE_WITHIN_S = 25.0  # Kubernetes kills what has not ended after 30
 
 
 class Board:
-    """Where workers note how far they are, and where the driver looks. A Ray actor."""
+    """Where workers note how far they are, and where the driver looks and leaves word. A Ray actor."""
 
     def __init__(self) -> None:
         self._frames = 0
         self._current: dict[str, tuple[str, int, int | None]] = {}
+        self._asked: dict[str, float] = {}
+        self._closing = False
+
+    def is_closing(self, worker: str) -> bool:
+        """Whether the run is to end. Workers ask every second."""
+        self._asked[worker] = math.inf if self._closing else time.monotonic()
+        return self._closing
+
+    def left(self, worker: str) -> None:
+        """``worker`` has committed what it had."""
+        self._asked.pop(worker, None)
+
+    def close(self) -> int:
+        """The run is to end: how many workers have yet to commit what they have. Those that are silent are dead."""
+        self._closing = True
+        return sum(asked > time.monotonic() - SILENT_S for asked in self._asked.values())
 
     def note(self, worker: str, video_id: str, done: int, total: int | None, new_frames: int) -> None:
         self._frames += new_frames
@@ -37,9 +55,8 @@ class Board:
 class BoardNotifier:
     """Tells the board about frames, each lane (a thread) at most once a second."""
 
-    def __init__(self, board: Any) -> None:
-        self._board = board
-        self._worker = f"{os.uname().nodename}:{os.getpid()}"
+    def __init__(self, board: Any, worker: str) -> None:
+        self._board, self._worker = board, worker
         self._lane = threading.local()
 
     def __call__(self, video_id: str, done: int, total: int | None) -> None:
@@ -54,15 +71,17 @@ class BoardNotifier:
 class RayUnitWorker:
     """`UnitWorker` as Ray Data calls it: a batch of one task in, a batch of one outcome out, both pickled.
 
-    Two calls are at work at once, so that the next unit's video is fetched while this one's is on the device. SIGTERM (Ray's,
-    or a notice that the machine is about to go) makes the process commit what it has and leave; Ray gives what it had at
-    hand to another.
+    Two calls are at work at once, so that the next unit's video is fetched while this one's is on the device. SIGTERM (a notice
+    that the machine is about to go) makes the process commit what it has and leave; Ray gives what it had at hand to another.
+    So does the board when it is closing.
     """
 
     def __init__(self, factory: GeneratorFactory, job: Job, threads: int, board: Any) -> None:
         self._calls = 0
         self._idle = threading.Condition()
-        self._worker = UnitWorker(factory, job, threads=threads, notify=BoardNotifier(board), watched=True)
+        self._board, self._name = board, f"{os.uname().nodename}:{os.getpid()}"
+        self._worker = UnitWorker(factory, job, threads=threads, notify=BoardNotifier(board, self._name), watched=True)
+        threading.Thread(target=self._listen, daemon=True).start()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda number, frame: threading.Thread(target=self._leave, daemon=True).start())
 
@@ -84,8 +103,20 @@ class RayUnitWorker:
                 self._calls -= 1
                 self._idle.notify_all()
 
+    def _listen(self) -> None:
+        import ray
+
+        with contextlib.suppress(ray.exceptions.RayError):  # the board is gone, and soon this process will be
+            while not ray.get(self._board.is_closing.remote(self._name)):
+                time.sleep(REPORT_EVERY_S)
+            self._finish()
+            self._board.left.remote(self._name)  # and wait for the driver to end all
+
     def _leave(self) -> None:
+        self._finish()
+        os._exit(1)
+
+    def _finish(self) -> None:
         self._worker.stop()
         with self._idle:
             self._idle.wait_for(lambda: not self._calls, LEAVE_WITHIN_S)
-        os._exit(1)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from sam2_pipeline.errors import StorageError
 from sam2_pipeline.io.decode import open_video
 from sam2_pipeline.io.spool import MaskSpool
+from sam2_pipeline.io.video import Video
 from sam2_pipeline.masklets.frames import FrameSource
 from sam2_pipeline.masklets.masklet import FrameMasks, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
@@ -147,21 +148,26 @@ class VideoWorker:
             ready = time.monotonic()
             with self.device:
                 row["wall_s"] = ready - time.monotonic()  # waiting for other videos is no time of this one's
-                self._check_cancelled()
-                patience = Patience(leash, limits, source.num_frames)
-                stream = self.generator.stream(source, prompts, annotate_fps=config.annotate.fps)
-                seen = bytearray(source.num_frames)  # one byte a frame, since a backward pass shows a frame twice
-                for frame in stream:
-                    patience.renew()
-                    self._check_cancelled()
-                    for masklet_id, mask in frame.masks.items():
-                        spool.add(masklet_id, mask)
-                    seen[frame.frame_index] = 1
-                    self.notify(video.video_id, frame.frame_index + 1, source.num_frames)
-            row["annotated_frame_count"] = sum(seen)
-            seeds = list(stream.seeds)
+                seeds, row["annotated_frame_count"] = self._spool_masks(source, prompts, spool, leash)
             spool.masklet_rows(seeds)  # masks that do not fit their seeds should cost this video, not its unit
             return seeds
+
+    def _spool_masks(
+        self, source: Video, prompts: Sequence[Prompt] | None, spool: MaskSpool, leash: Leash
+    ) -> tuple[list[MaskletSeed], int]:
+        """Masklets' seeds, and how many frames are annotated. What the device holds of the video is free on return."""
+        self._check_cancelled()
+        patience = Patience(leash, self.job.config.limits, source.num_frames)
+        stream = self.generator.stream(source, prompts, annotate_fps=self.job.config.annotate.fps)
+        seen = bytearray(source.num_frames)  # one byte a frame, since a backward pass shows a frame twice
+        for frame in stream:
+            patience.renew()
+            self._check_cancelled()
+            for masklet_id, mask in frame.masks.items():
+                spool.add(masklet_id, mask)
+            seen[frame.frame_index] = 1
+            self.notify(spool.video_id, frame.frame_index + 1, source.num_frames)
+        return list(stream.seeds), sum(seen)
 
     def _check_cancelled(self) -> None:
         interrupt.check()

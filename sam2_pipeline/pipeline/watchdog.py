@@ -6,6 +6,7 @@ on beside it.
 """
 
 import contextlib
+import logging
 import os
 import pickle
 import queue
@@ -22,6 +23,8 @@ from sam2_pipeline.config import LimitSettings
 from sam2_pipeline.errors import StorageError
 from sam2_pipeline.io.storage import Storage
 from sam2_pipeline.pipeline.attempts import Attempt, write_marker
+
+logger = logging.getLogger(__name__)
 
 TELL_EVERY_S = 1.0
 LAST_WORD_S = 20.0  # the storage may hang too
@@ -48,9 +51,9 @@ class Leash:
 
     def allow(self, seconds: float, reason: str) -> None:
         """From now on ``seconds`` until the next call; ``reason`` says what has failed to happen by then."""
-        now = time.monotonic()
+        now, reason = time.monotonic(), f"{TIMED_OUT}{reason}"
         if reason != self._watched.reason or now - self._told >= min(TELL_EVERY_S, seconds / 10):
-            self._tell(now + seconds, f"{TIMED_OUT}{reason}")
+            self._tell(now + seconds, reason)
 
     def rest(self) -> None:
         """The video waits for others, for as long as it takes."""
@@ -106,14 +109,21 @@ class Watchdog:
         if self._process is not None:
             with contextlib.suppress(BrokenPipeError):  # somebody killed it
                 return _write(self._process, table)
-        self._process = subprocess.Popen(
+        try:
+            self._process = self._start()
+            _write(self._process, table)
+        except OSError as error:  # no reason for a video to fail
+            logger.warning("videos that hang will go unnoticed: their watchdog cannot be started: %s", error)
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        process = subprocess.Popen(
             [sys.executable, "-m", "sam2_pipeline.pipeline.watchdog"],
             stdin=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is not meant for it
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
-        _write(self._process, (os.getpid(), self._storage.url, self._storage.options))
-        _write(self._process, table)
+        _write(process, (os.getpid(), self._storage.url, self._storage.options))
+        return process
 
 
 def _write(process: "subprocess.Popen[bytes]", message: Any) -> None:

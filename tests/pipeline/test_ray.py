@@ -109,13 +109,15 @@ import sys
 from fakes import FakeFactory
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.pipeline.driver import run_job
-config = JobConfig.load(options={"input": sys.argv[1], "output": sys.argv[2], "ray.address": "local"})
-run_job(config, factory=FakeFactory(delay_s=0.2))
+from sam2_pipeline.pipeline.interrupt import interruptible
+options = {"input": sys.argv[1], "output": sys.argv[2], "ray.address": "local", "units.videos_per_unit": int(sys.argv[3])}
+with interruptible():
+    run_job(JobConfig.load(options=options), factory=FakeFactory(folder=sys.argv[4], delay_s=0.2))
 """
 
 
 def test_a_killed_driver_is_resumed_by_the_next_run(inputs, tmp_path):
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER, inputs, tmp_path / "out"])
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, inputs, tmp_path / "out", "1", tmp_path])
     commits = tmp_path / "out" / "_run" / "commits"
     deadline = time.monotonic() + 120
     while not (commits.is_dir() and os.listdir(commits)):
@@ -125,6 +127,22 @@ def test_a_killed_driver_is_resumed_by_the_next_run(inputs, tmp_path):
     driver.wait()
     done = set(os.listdir(commits))
     assert len(done) < 4
+    summary = _run(inputs, tmp_path / "out", "off", FakeFactory())
+    assert (summary.videos, summary.failed) == (4, 0)
+    assert verify_output(Storage(tmp_path / "out")) == []
+
+
+def test_a_driver_that_is_interrupted_lets_workers_commit_what_is_complete(inputs, tmp_path):
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, inputs, tmp_path / "out", "4", tmp_path], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("pid-*")):
+        assert driver.poll() is None and time.monotonic() < deadline, "no worker has begun"
+        time.sleep(0.1)
+    time.sleep(3)  # two videos of 1.2 s
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait(60) != 0
+    (commit,) = list_commits(Storage(tmp_path / "out"))
+    assert 1 <= commit.num_videos <= 3
     summary = _run(inputs, tmp_path / "out", "off", FakeFactory())
     assert (summary.videos, summary.failed) == (4, 0)
     assert verify_output(Storage(tmp_path / "out")) == []

@@ -107,3 +107,23 @@ def test_a_watchdog_that_is_killed_is_replaced(tmp_path):
         assert watchdog._process is not first and watchdog._process.poll() is None
     watchdog._process.stdin.close()  # as the end of the worker does
     assert watchdog._process.wait(20) == 0
+
+
+def test_signs_of_life_are_passed_on_once_a_second(tmp_path, monkeypatch):
+    told = []
+    watchdog = Watchdog(Storage(tmp_path))
+    monkeypatch.setattr(watchdog, "tell", told.append)
+    with leash(watchdog, "a", begin_attempt(Storage(tmp_path), "u")) as life:
+        life.allow(60, "first")
+        for _ in range(1000):
+            life.allow(60, "next")
+        life.rest()
+    assert [watched.reason for watched in told] == ["timed out: first", "timed out: next", ""]
+    assert told[-1].deadline is None
+
+
+def test_a_watchdog_that_cannot_be_started_fails_no_video(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "absent"))
+    with leash(Watchdog(Storage(tmp_path)), "a", begin_attempt(Storage(tmp_path), "u")) as life:
+        life.allow(60, "first")
+    assert "cannot be started" in caplog.text
