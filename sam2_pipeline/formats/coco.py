@@ -11,7 +11,7 @@ from typing import Any
 
 from sam2_pipeline.errors import VideoError
 from sam2_pipeline.formats.coco_items import (
-    CATEGORY,
+    Categories,
     frame_numbers,
     head,
     masklet_facts,
@@ -37,25 +37,28 @@ class CocoWriter:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self._lists = ListsWriter(("videos", "tracks", "images", "annotations"))
+        self._categories = Categories()
         self._numbers = {name: count(1) for name in ("videos", "tracks", "images", "annotations")}
 
     def add(self, video: AnnotatedVideo) -> None:
         number = self._add("videos", video_facts(video))
-        tracks = [self._add("tracks", self._belongs(number) | masklet_facts(masklet)) for masklet in video.masklets]
+        belongs = [{"video_id": number, "category_id": self._categories.number(masklet)} for masklet in video.masklets]
+        tracks = [self._add("tracks", ids | masklet_facts(one)) for ids, one in zip(belongs, video.masklets)]
         size = {"width": video.info.width, "height": video.info.height}
         for place, frame in enumerate(video.frames):
             name = f"{video.video_id}/{frame:05d}.jpg"
             facts = {"file_name": name, "video_id": number, "frame_index": frame, "timestamp_s": video.timestamp_s(frame)}
             image = self._add("images", facts | size)
-            for track, masklet in zip(tracks, video.masklets):
+            for track, ids, masklet in zip(tracks, belongs, video.masklets):
                 mask = masklet.frames[place]
                 if area := mask.rle.area:
-                    shape = {"segmentation": mask.rle.to_coco(), "area": area, "bbox": list(mask.rle.bbox_xywh), "iscrowd": 0}
-                    places = {"image_id": image, "track_id": track}
-                    self._add("annotations", places | self._belongs(number) | shape | score_facts(mask))
+                    shape = {"segmentation": mask.rle.to_coco(), "area": area, "bbox": list(mask.rle.bbox_xywh)}
+                    places = {"image_id": image, "track_id": track, "iscrowd": masklet.seed.attributes.get("iscrowd", 0)}
+                    self._add("annotations", places | ids | shape | score_facts(mask))
 
     def finish(self) -> None:
-        self._lists.finish(self.storage, FILE, head("masklets in the format of COCO, with tracks as in TAO"))
+        description = "masklets in the format of COCO, with tracks as in TAO"
+        self._lists.finish(self.storage, FILE, head(description, self._categories))
 
     def picture_name(self, video_id: str, frame: int) -> str:
         return f"{_PICTURES}/{video_id}/{frame:05d}.jpg"
@@ -67,9 +70,6 @@ class CocoWriter:
         number = next(self._numbers[name])
         self._lists.add(name, {"id": number} | item)
         return number
-
-    def _belongs(self, video: int) -> Item:
-        return {"video_id": video, "category_id": CATEGORY["id"]}
 
 
 class CocoMasks(MaskSource):
@@ -86,6 +86,7 @@ class CocoMasks(MaskSource):
             "tracks": lambda item: item["video_id"],
             "images": lambda item: item.get("video_id", item["id"]),
             "annotations": lambda item: item["image_id"],
+            "categories": lambda item: item["id"],
         }
         self._shelf = Shelf(storage, name, owners)
         self._ids = {str(item.get("name") or item["id"]): item["id"] for item in self._shelf.all("videos")}
@@ -126,16 +127,24 @@ class CocoMasks(MaskSource):
                     raise VideoError(f"{self.url}: track {track} has two masks on image {image['id']}")
         masklets = []
         for place, (track, found) in enumerate(masks.items()):
-            numbers = (place, track if isinstance(track, int) else next(iter(found.values()))["id"])
+            facts_of = tracks[track] if track in tracks else _facts(next(iter(found.values())))
+            numbers = (place, track if isinstance(track, int) else facts_of["id"])
             rows = [(frame, at, *_mask(found.get(frame), info.height, info.width)) for frame, at in zip(frames, times)]
-            masklets.append(read_masklet(video_id, tracks.get(track, {}), numbers, rows))
+            category = next(iter(self._shelf.get("categories", facts_of.get("category_id"))), None)
+            masklets.append(read_masklet(video_id, facts_of, numbers, rows, category))
         ordered = tuple(sorted(masklets, key=lambda masklet: masklet.masklet_id))
-        return AnnotatedVideo(video_id, info, frames, ordered, facts.get("uri") or self.video_url(video_id))
+        uri = facts.get("uri") or self.video_url(video_id)
+        return AnnotatedVideo(video_id, info, frames, ordered, uri, facts.get("attributes") or {})
 
 
 def _frames(images: list[Item]) -> tuple[int, ...]:
     given = tuple(image["frame_index"] for image in images if "frame_index" in image)
     return given if len(given) == len(images) else frame_numbers([image["file_name"] for image in images])
+
+
+def _facts(item: Item) -> Item:
+    """What one annotation says of the masklet that it begins."""
+    return {key: item[key] for key in ("id", "category_id", "iscrowd") if key in item}
 
 
 def _mask(item: Item | None, height: int, width: int) -> tuple[Rle, Mapping[str, Any]]:

@@ -5,6 +5,7 @@ Those facts stand beside the formats' own under the names of our columns; other 
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,26 +17,54 @@ from sam2_pipeline import __version__
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.formats.masks import USUAL_FPS
 from sam2_pipeline.masklets.annotated import AnnotatedVideo, annotated_masklet
-from sam2_pipeline.masklets.masklet import Masklet, MaskletFrame, MaskletSeed
+from sam2_pipeline.masklets.masklet import Masklet, MaskletFrame
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle
 from sam2_pipeline.masklets.work import VideoInfo
 
-CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}  # masklets have no classes
+OBJECT = {"name": "object", "supercategory": "object"}  # of masklets of our own, which have no class
 SCORES = ("predicted_iou", "object_score", "stability_score")
 
 
-def head(description: str) -> dict[str, Any]:
+class Categories:
+    """The categories of masklets, numbered: as where they came from, if the number is free."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def number(self, masklet: Masklet) -> int:
+        category = masklet.seed.attributes.get("category", OBJECT)
+        name = category["name"]
+        if name not in self._known:
+            taken = {one["id"] for one in self._known.values()}
+            wanted = category.get("id", 1)
+            self._known[name] = {"id": wanted if wanted not in taken else max(taken) + 1} | {
+                key: value for key, value in category.items() if key != "id"
+            }
+        return self._known[name]["id"]
+
+    def all(self) -> list[dict[str, Any]]:
+        return sorted(self._known.values(), key=lambda one: one["id"]) or [{"id": 1} | OBJECT]
+
+
+def head(description: str, categories: Categories) -> dict[str, Any]:
     """How such a file begins."""
     made = datetime.now(UTC).isoformat(timespec="seconds")
     info = {"description": description, "version": f"sam2_pipeline {__version__}", "date_created": made, "year": int(made[:4])}
-    return {"info": info, "licenses": [], "categories": [CATEGORY]}
+    return {"info": info, "licenses": [], "categories": categories.all()}
 
 
 def video_facts(video: AnnotatedVideo) -> dict[str, Any]:
     info = video.info
     size = {"name": video.video_id, "width": info.width, "height": info.height}
-    return size | {name: getattr(info, name) for name in ("fps", "frame_count", "duration_s", "codec")} | {"uri": video.uri}
+    return (
+        size
+        | {name: getattr(info, name) for name in ("fps", "frame_count", "duration_s", "codec")}
+        | {
+            "uri": video.uri,
+            "attributes": dict(video.attributes),
+        }
+    )
 
 
 def read_info(facts: Mapping[str, Any], frames: Sequence[int]) -> VideoInfo:
@@ -49,7 +78,9 @@ def read_info(facts: Mapping[str, Any], frames: Sequence[int]) -> VideoInfo:
 def masklet_facts(masklet: Masklet) -> dict[str, Any]:
     """Of a masklet as a whole."""
     seed, prompt = masklet.seed, masklet.seed.prompt
+    rest = {key: value for key, value in seed.attributes.items() if key not in ("category", "iscrowd")}
     facts = {"masklet_id": seed.masklet_id, "masklet_type": seed.kind, "object_id": seed.object_id}
+    facts |= {"iscrowd": seed.attributes.get("iscrowd", 0), "attributes": rest}
     if prompt.mask is not None:
         return facts
     points = np.column_stack([prompt.points_xy, prompt.point_labels]).tolist() if len(prompt.points_xy) else []
@@ -58,13 +89,18 @@ def masklet_facts(masklet: Masklet) -> dict[str, Any]:
 
 
 def read_masklet(
-    video_id: str, facts: Mapping[str, Any], numbers: tuple[int, int], frames: Sequence[tuple[int, float, Rle, Mapping[str, Any]]]
+    video_id: str,
+    facts: Mapping[str, Any],
+    numbers: tuple[int, int],
+    frames: Sequence[tuple[int, float, Rle, Mapping[str, Any]]],
+    category: Mapping[str, Any] | None,
 ) -> Masklet:
     """A masklet from what `masklet_facts` wrote, or from another's annotation.
 
     Args:
         numbers: masklet id and object id where the facts have none.
         frames: (native frame number, timestamp, mask, scores) of every annotated frame.
+        category: of the file, which the facts name by its number.
     """
     masklet_id, kind = facts.get("masklet_id", numbers[0]), facts.get("masklet_type", "prompted")
     object_id = facts.get("object_id", None if kind == "auto" else numbers[1])
@@ -72,12 +108,17 @@ def read_masklet(
         video_id, masklet_id, {frame: rle for frame, _, rle, _ in frames}, 1.0, kind=kind, object_id=object_id
     )
     known = tuple(MaskletFrame(frame, at, rle, *(_score(scores, name) for name in SCORES)) for frame, at, rle, scores in frames)
-    seed = plain.seed
+    attributes = dict(facts.get("attributes") or {})
+    if facts.get("iscrowd"):
+        attributes["iscrowd"] = facts["iscrowd"]
+    if category is not None and category["name"] != OBJECT["name"]:
+        attributes["category"] = dict(category)
+    seed = replace(plain.seed, attributes=attributes)
     if "prompt_frame_index" in facts:
         points = np.reshape(np.asarray(facts["prompt_points"], np.float32), (-1, 3))
         index, number = facts["prompt_frame_index"], seed.prompt.object_id
         prompt = Prompt(number, index, points[:, :2], points[:, 2], facts["prompt_box"])
-        seed = MaskletSeed(masklet_id, kind, prompt, object_id)
+        seed = replace(seed, prompt=prompt)
     return Masklet(video_id, seed, known)
 
 

@@ -21,6 +21,9 @@ from sam2_pipeline.masklets.work import VideoInfo
 SavKind = Literal["manual", "auto"]
 
 ANNOTATED_FPS = 6
+# What only SA-V says, and what it says of videos and masklets that know no better.
+_OF_VIDEO: dict[str, Any] = {"video_environment": "", "video_split": ""}
+_EDITED = "masklet_edited_frame_count"
 _KIND_OF: dict[str, Kind] = {"auto": "auto", "manual": "prompted"}
 
 
@@ -51,9 +54,12 @@ def read_annotation(content: Any, video_id: str) -> AnnotatedVideo:
                 kind=kind,
                 object_id=None if kind == "auto" else number,
                 stability_scores=_stability_scores(content, n, len(frames)),
+                attributes={} if (edited := _item(content.get(_EDITED), n)) is None else {_EDITED: edited},
             )
         )
-    return AnnotatedVideo(video_id, info, frames, tuple(sorted(masklets, key=lambda masklet: masklet.masklet_id)))
+    attributes = {key: content[key] for key in _OF_VIDEO if content.get(key)}
+    ordered = tuple(sorted(masklets, key=lambda masklet: masklet.masklet_id))
+    return AnnotatedVideo(video_id, info, frames, ordered, attributes=attributes)
 
 
 def write_annotation(video: AnnotatedVideo) -> dict[str, Any]:
@@ -70,8 +76,7 @@ def write_annotation(video: AnnotatedVideo) -> dict[str, Any]:
         "video_height": float(info.height),
         "video_width": float(info.width),
         "video_resolution": float(info.height * info.width),
-        "video_environment": "",
-        "video_split": "",
+        **{key: video.attributes.get(key, usual) for key, usual in _OF_VIDEO.items()},
         "masklet": [[masklet.frames[place].rle.to_coco() for masklet in masklets] for place in range(len(frames))],
         "masklet_id": list(video.numbers()),
         "masklet_size_rel": [row["size_rel"] for row in rows],
@@ -83,7 +88,7 @@ def write_annotation(video: AnnotatedVideo) -> dict[str, Any]:
             None if row["first_frame_index"] is None else frames.index(row["first_frame_index"]) for row in rows
         ],
         "masklet_frame_count": [len(frames)] * len(masklets),
-        "masklet_edited_frame_count": [0 if kind == "auto" else 1 for kind in types],
+        _EDITED: [one.seed.attributes.get(_EDITED, 0 if kind == "auto" else 1) for one, kind in zip(masklets, types)],
         "masklet_type": types,
         "masklet_stability_score": stability if scored else [None] * len(masklets),
         "masklet_num": len(masklets),

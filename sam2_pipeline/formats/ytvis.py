@@ -7,8 +7,8 @@ from typing import Any
 
 from sam2_pipeline.errors import VideoError
 from sam2_pipeline.formats.coco_items import (
-    CATEGORY,
     SCORES,
+    Categories,
     frame_numbers,
     head,
     masklet_facts,
@@ -34,6 +34,7 @@ class YtvisWriter:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self._lists = ListsWriter(("videos", "annotations"))
+        self._categories = Categories()
         self._video_numbers, self._annotation_numbers = count(1), count(1)
 
     def add(self, video: AnnotatedVideo) -> None:
@@ -43,12 +44,13 @@ class YtvisWriter:
         facts = {"id": number, "length": len(names), "file_names": names, "timestamps_s": times}
         self._lists.add("videos", facts | video_facts(video))
         for masklet in video.masklets:
-            ids = {"id": next(self._annotation_numbers), "video_id": number, "category_id": CATEGORY["id"], "iscrowd": 0}
+            category = self._categories.number(masklet)
+            ids = {"id": next(self._annotation_numbers), "video_id": number, "category_id": category}
             size = {"width": video.info.width, "height": video.info.height}
             self._lists.add("annotations", ids | size | _masks(masklet) | masklet_facts(masklet))
 
     def finish(self) -> None:
-        self._lists.finish(self.storage, FILE, head("masklets in the format of YouTube-VIS"))
+        self._lists.finish(self.storage, FILE, head("masklets in the format of YouTube-VIS", self._categories))
 
     def picture_name(self, video_id: str, frame: int) -> str:
         return f"{_PICTURES}/{video_id}/{frame:05d}.jpg"
@@ -66,7 +68,8 @@ class YtvisMasks(MaskSource):
         self.url = storage.locate(name)
         self._storage = storage
         self._beside = PurePosixPath(name).parent / _PICTURES
-        self._shelf = Shelf(storage, name, {"videos": lambda item: item["id"], "annotations": lambda item: item["video_id"]})
+        owners = {"videos": lambda item: item["id"], "annotations": lambda item: item["video_id"]}
+        self._shelf = Shelf(storage, name, owners | {"categories": owners["videos"]})
         self._ids = {_name(item): item["id"] for item in self._shelf.all("videos")}
 
     @property
@@ -96,9 +99,12 @@ class YtvisMasks(MaskSource):
                 raise VideoError(f"{self.url}: {found}, its video {len(frames)} frames")
             rles = [read_segmentation(one, info.height, info.width) for one in item["segmentations"]]
             scores = [{name: item[name][n] for name in SCORES if name in item} for n in range(len(frames))]
-            masklets.append(read_masklet(video_id, item, (place, item["id"]), list(zip(frames, times, rles, scores))))
+            category = next(iter(self._shelf.get("categories", item.get("category_id"))), None)
+            rows = list(zip(frames, times, rles, scores))
+            masklets.append(read_masklet(video_id, item, (place, item["id"]), rows, category))
         ordered = tuple(sorted(masklets, key=lambda masklet: masklet.masklet_id))
-        return AnnotatedVideo(video_id, info, frames, ordered, video.get("uri") or self.video_url(video_id))
+        uri = video.get("uri") or self.video_url(video_id)
+        return AnnotatedVideo(video_id, info, frames, ordered, uri, video.get("attributes") or {})
 
 
 def _masks(masklet: Masklet) -> dict[str, Any]:

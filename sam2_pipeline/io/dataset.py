@@ -1,5 +1,6 @@
 """`MaskletDataset`: what a run wrote, read through its commits, so that it is whole at any time, also while the run goes on."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, overload
@@ -119,7 +120,7 @@ class MaskletDataset(CommittedTables):
             masklets.append(Masklet(video_id, _seed(row, frames), frames))
         numbers = tuple(frame.frame_index for frame in masklets[0].frames) if masklets else ()
         info = VideoInfo(**{name: rows[0][name] for name in VideoInfo.__dataclass_fields__} | {"codec": rows[0]["codec"] or ""})
-        return AnnotatedVideo(video_id, info, numbers, tuple(masklets), rows[0]["uri"])
+        return AnnotatedVideo(video_id, info, numbers, tuple(masklets), rows[0]["uri"], _attributes(rows[0]))
 
     def frames(self, video_id: str, masklet_id: int) -> Iterator[tuple[int, np.ndarray]]:
         """(frame_index, mask as bool ``[H, W]``) of one masklet, in order of frames."""
@@ -214,4 +215,8 @@ def _seed(row: dict[str, Any], frames: Sequence[MaskletFrame]) -> MaskletSeed:
         index, mask = nearest.frame_index, nearest.rle
     object_id = row["masklet_id"] if row["object_id"] is None else row["object_id"]
     prompt = Prompt(object_id, index, points[:, :2], points[:, 2], box, mask)
-    return MaskletSeed(row["masklet_id"], row["masklet_type"], prompt, row["object_id"])
+    return MaskletSeed(row["masklet_id"], row["masklet_type"], prompt, row["object_id"], _attributes(row))
+
+
+def _attributes(row: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(row["attributes"]) if row["attributes"] else {}

@@ -5,6 +5,7 @@ that sorting in two megabytes of memory, and refuses a second mask for the same 
 """
 
 import contextlib
+import json
 import os
 import sqlite3
 import tempfile
@@ -153,4 +154,5 @@ def _seed_columns(video_id: str, seed: MaskletSeed) -> dict[str, Any]:
         "prompt_frame_index": prompt.frame_index,
         "prompt_points": points.tolist(),
         "prompt_box": None if prompt.box_xyxy is None else prompt.box_xyxy.tolist(),
+        "attributes": json.dumps(dict(seed.attributes)) if seed.attributes else None,
     }

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from sam2_pipeline.errors import StorageError
 from sam2_pipeline.io.commits import commit_names, find_orphans, read_commit
 from sam2_pipeline.io.storage import Storage
-from sam2_pipeline.masklets.schema import KEYS, SCHEMA_VERSION, TABLES, VERSION_KEY
+from sam2_pipeline.masklets.schema import KEYS, SCHEMA_VERSION, TABLES, VERSION_KEY, schema_of
 from sam2_pipeline.masklets.work import Commit, Part
 
 _SHOWN = 5
@@ -113,14 +113,16 @@ def _verify_part(storage: Storage, part: Part, rows: _Rows) -> Iterator[Problem]
 
 
 def _check_layout(parquet: pq.ParquetFile, part: Part) -> Iterator[str]:
-    schema, expected = parquet.schema_arrow, TABLES[part.table]
+    schema = parquet.schema_arrow
+    version = (schema.metadata or {}).get(VERSION_KEY, b"none").decode()
+    known = version.isdecimal() and 1 <= int(version) <= SCHEMA_VERSION
+    expected = schema_of(part.table, int(version) if known else SCHEMA_VERSION)
     if not schema.equals(expected):
         found, wanted = ([f"{f.name}: {f.type}" for f in s] for s in (schema, expected))
         extra, lacking = [c for c in found if c not in wanted], [c for c in wanted if c not in found]
         yield f"schema differs: found {extra}, expected {lacking}" if extra or lacking else "columns are in another order"
-    version = (schema.metadata or {}).get(VERSION_KEY, b"none").decode()
-    if version != str(SCHEMA_VERSION):
-        yield f"schema version is {version}, expected {SCHEMA_VERSION}"
+    if not known:
+        yield f"schema version is {version}, expected 1 to {SCHEMA_VERSION}"
     if parquet.metadata.num_rows != part.rows:
         yield f"has {parquet.metadata.num_rows} rows, its commit says {part.rows}"
 

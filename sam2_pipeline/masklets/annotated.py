@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ class AnnotatedVideo:
         frames: native numbers of the annotated frames, rising.
         masklets: in order of masklet_id; each has a mask, perhaps an empty one, on every annotated frame.
         uri: where the video is, as far as the annotation says.
+        attributes: what else an imported annotation says of the video.
     """
 
     video_id: str
@@ -29,6 +31,7 @@ class AnnotatedVideo:
     frames: tuple[int, ...]
     masklets: tuple[Masklet, ...]
     uri: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def numbers(self) -> tuple[int, ...]:
         """Of every masklet the number that names it in other formats: the prompt's object id where each masklet has one of its
@@ -65,6 +68,7 @@ def annotated_masklet(
     kind: Kind = "prompted",
     object_id: int | None = None,
     stability_scores: Sequence[float] = (),
+    attributes: Mapping[str, Any] | None = None,
 ) -> Masklet:
     """A masklet that no model of ours made: native frame number -> mask. Scores that nobody gave are NaN.
 
@@ -77,4 +81,4 @@ def annotated_masklet(
     )
     first = next((frame for frame in frames if frame.rle.area), frames[0])
     prompt = Prompt(masklet_id if object_id is None else object_id, first.frame_index, mask=first.rle)
-    return Masklet(video_id, MaskletSeed(masklet_id, kind, prompt, object_id), frames)
+    return Masklet(video_id, MaskletSeed(masklet_id, kind, prompt, object_id, attributes or {}), frames)

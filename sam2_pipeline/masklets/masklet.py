@@ -1,7 +1,8 @@
 """A masklet: one object's masks over time, and the pieces in which the segmenters hand it out."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle
@@ -34,13 +35,15 @@ class MaskletFrame:
 class MaskletSeed:
     """How a masklet began: its number in the video, and the prompt it was tracked from.
 
-    ``object_id`` is the caller's number for prompted masklets and None for automatic ones.
+    ``object_id`` is the caller's number for prompted masklets and None for automatic ones. ``attributes`` is what else an
+    imported annotation says of the object.
     """
 
     masklet_id: int
     kind: Kind
     prompt: Prompt
     object_id: int | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,11 @@
-"""The three tables: their columns, in order, and what each means. The descriptions travel inside the Parquet files."""
+"""The three tables: their columns, in order, and what each means. The descriptions travel inside the Parquet files.
+
+Versions only add columns: what an older one wrote reads as null in them.
+"""
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1  # raised together with the reader whenever a column changes
+SCHEMA_VERSION = 2
 VERSION_KEY = b"sam2_pipeline.schema_version"
 
 _FLOATS = pa.list_(pa.field("element", pa.float32()))
@@ -10,9 +13,20 @@ _POINTS = pa.list_(pa.field("element", _FLOATS))
 _RLE = pa.struct([("size", pa.list_(pa.field("element", pa.int32()))), ("counts", pa.string())])
 
 
-def _schema(*columns: tuple[str, pa.DataType, str]) -> pa.Schema:
-    fields = [pa.field(name, kind, metadata={"description": description}) for name, kind, description in columns]
-    return pa.schema(fields, {VERSION_KEY: str(SCHEMA_VERSION).encode()})
+_SINCE = b"since"  # of columns that came after version 1
+
+
+def _schema(*columns: tuple[str, pa.DataType, str] | tuple[str, pa.DataType, str, int]) -> pa.Schema:
+    """Columns as (name, type, description) and, if it is not the first, the version that brought them."""
+    fields = []
+    for name, kind, description, *since in columns:
+        notes = {b"description": description.encode()} | ({_SINCE: str(since[0]).encode()} if since else {})
+        fields.append(pa.field(name, kind, metadata=notes))
+    return _versioned(fields, SCHEMA_VERSION)
+
+
+def _versioned(fields: list[pa.Field], version: int) -> pa.Schema:
+    return pa.schema(fields, {VERSION_KEY: str(version).encode()})
 
 
 VIDEOS = _schema(
@@ -37,6 +51,7 @@ VIDEOS = _schema(
     ("config_hash", pa.string(), "hash of the resolved configuration, which _run/run.json holds"),
     ("package_version", pa.string(), "version of sam2_pipeline"),
     ("device", pa.string(), "what the model ran on"),
+    ("attributes", pa.string(), "what else an imported annotation says of the video, as JSON; null for a run", 2),
 )
 
 MASKLETS = _schema(
@@ -59,6 +74,7 @@ MASKLETS = _schema(
     ("prompt_frame_index", pa.int32(), "native frame of the prompt that the masklet was tracked from"),
     ("prompt_points", _POINTS, "points of that prompt as (x, y, label), label 1 object, 0 background; empty without"),
     ("prompt_box", _FLOATS, "box of that prompt as (x0, y0, x1, y1); null without"),
+    ("attributes", pa.string(), "what else an imported annotation says of the object, as JSON; null for a run", 2),
 )
 
 MASKS = _schema(
@@ -85,3 +101,9 @@ KEYS: dict[str, tuple[str, ...]] = {
     "masklets": ("video_id", "masklet_id"),
     "masks": ("video_id", "masklet_id", "frame_index"),
 }
+
+
+def schema_of(table: str, version: int) -> pa.Schema:
+    """A table as ``version``, 1 to `SCHEMA_VERSION`, wrote it."""
+    fields = [field for field in TABLES[table] if int((field.metadata or {}).get(_SINCE, b"1")) <= version]
+    return _versioned(fields, version)

@@ -107,7 +107,8 @@ def _columns(video: AnnotatedVideo) -> dict[str, Any]:
     info = video.info
     facts = {name: getattr(info, name) for name in ("width", "height", "fps", "frame_count", "duration_s")}
     counts = {"masklet_count": len(video.masklets), "annotated_frame_count": len(video.frames)}
-    return facts | counts | {"status": "ok", "codec": info.codec or None}
+    attributes = json.dumps(dict(video.attributes)) if video.attributes else None
+    return facts | counts | {"status": "ok", "codec": info.codec or None, "attributes": attributes}
 
 
 def _timed(video: AnnotatedVideo, fps: float | None) -> AnnotatedVideo:

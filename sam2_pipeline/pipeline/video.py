@@ -190,6 +190,7 @@ def _blank_row(video: VideoRef, unit_id: str, job: Job) -> dict[str, Any]:
         "frame_count": None,
         "duration_s": None,
         "codec": None,
+        "attributes": None,
         "model": job.model.name,
         "weights_sha256": job.model.weights_sha256,
         "config_hash": job.config_hash,

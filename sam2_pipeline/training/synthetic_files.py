@@ -118,12 +118,13 @@ def _annotation(scene: Scene, name: str, frames: Sequence[int], masks: Sequence[
     """SA-V's annotation of one clip, without the objects that no annotated frame shows."""
     fps, total = scene.options.fps, scene.num_frames
     seen = [number for number in range(scene.num_objects) if any(rles[number].area for rles in masks)]
+    edited = {"masklet_edited_frame_count": len(frames)}  # every mask is as good as one that a person drew
     masklets = tuple(
-        annotated_masklet(name, number, {t: rles[number] for t, rles in zip(frames, masks)}, fps, object_id=number)
+        annotated_masklet(
+            name, number, {t: rles[number] for t, rles in zip(frames, masks)}, fps, object_id=number, attributes=edited
+        )
         for number in seen
     )
     info = VideoInfo(scene.width, scene.height, fps, total, total / fps, "")
-    content = write_annotation(AnnotatedVideo(name, info, tuple(frames), masklets))
-    # Every mask is as good as one that a person drew.
-    edited = {"masklet_edited_frame_count": [len(frames)] * len(seen)}
-    return content | edited | {"video_environment": "Synthetic", "video_split": "train"}
+    attributes = {"video_environment": "Synthetic", "video_split": "train"}
+    return write_annotation(AnnotatedVideo(name, info, tuple(frames), masklets, attributes=attributes))

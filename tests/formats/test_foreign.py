@@ -5,12 +5,19 @@ import pickle
 
 import numpy as np
 import pytest
+import yaml
 from mask_forms import disc, moving_discs, write_palette, write_sav
 from PIL import Image
 
 from sam2_pipeline.errors import ConfigError, VideoError
+from sam2_pipeline.formats.coco_items import Categories
+from sam2_pipeline.formats.exporting import export
 from sam2_pipeline.formats.sources import open_masks
+from sam2_pipeline.io.dataset import MaskletDataset
+from sam2_pipeline.io.storage import Storage
+from sam2_pipeline.masklets.annotated import annotated_masklet
 from sam2_pipeline.masklets.rle import decode
+from sam2_pipeline.pipeline.importing import import_masks
 
 PICTURE = {"width": 32, "height": 24}
 SQUARE = [[2.0, 3.0, 12.0, 3.0, 12.0, 9.0, 2.0, 9.0]]
@@ -38,6 +45,35 @@ def test_pictures_of_coco(tmp_path):
     assert decode(found[50][0]).sum() == 60 and decode(found[50][0])[3:9, 2:12].all()
     assert found[51][0] == disc(10, 20, 4)
     assert source.load("b").masklets == () and source.load("b").frames == (0,)
+
+
+@pytest.mark.parametrize("format", ["coco", "ytvis"])
+def test_categories_and_crowds_come_back(format, tmp_path):
+    categories = [{"id": 7, "name": "dog", "supercategory": "animal"}, {"id": 1, "name": "person", "supercategory": "person"}]
+    masks = [{"id": n, "image_id": 1, "category_id": number, "segmentation": SQUARE, "iscrowd": crowd}
+             for n, (number, crowd) in enumerate([(7, 0), (1, 1), (1, 0)], 1)]  # fmt: skip
+    content = {"images": [PICTURE | {"id": 1, "file_name": "a.jpg"}], "annotations": masks, "categories": categories}
+    import_masks(open_masks(write(tmp_path / "in.json", content)), Storage(tmp_path / "tables"))
+    dataset = MaskletDataset(tmp_path / "tables")
+    export(dataset, Storage(tmp_path / "out"), format)
+    written = json.loads((tmp_path / "out/annotations.json").read_text())
+    assert written["categories"] == sorted(categories, key=lambda category: category["id"])
+    assert [(item["category_id"], item["iscrowd"]) for item in written["annotations"]] == [(7, 0), (1, 1), (1, 0)]
+    import_masks(open_masks(tmp_path / "out"), Storage(tmp_path / "back"))
+    before, after = (MaskletDataset(tmp_path / name).masklets() for name in ("tables", "back"))
+    assert after["attributes"].to_pylist() == before["attributes"].to_pylist()
+    export(dataset, Storage(tmp_path / "yolo"), "yolo")
+    assert yaml.safe_load((tmp_path / "yolo/data.yaml").read_text())["names"] == {0: "dog", 1: "person"}
+    assert [line[0] for line in (tmp_path / "yolo/labels/a/00000.txt").read_text().splitlines()] == ["0", "1", "1"]
+
+
+def test_numbers_of_categories_that_are_taken():
+    known, mask = Categories(), {0: disc(8, 8, 4)}
+    numbers = [
+        known.number(annotated_masklet("v", 0, mask, 24.0, attributes=attributes))
+        for attributes in ({}, {"category": {"id": 1, "name": "person"}}, {"category": {"id": 9, "name": "cat"}}, {})
+    ]
+    assert numbers == [1, 2, 9, 1]
 
 
 def test_youtube_vis(tmp_path):

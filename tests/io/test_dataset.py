@@ -1,5 +1,8 @@
 """The dataset gives back exactly what was committed, and nothing else, at any time."""
 
+import hashlib
+from dataclasses import replace
+
 import duckdb
 import numpy as np
 import polars
@@ -11,15 +14,16 @@ from pycocotools import mask as coco
 from videos import write_video
 
 from sam2_pipeline.errors import ConfigError, StorageError, VideoError
-from sam2_pipeline.io.commits import commit_unit
+from sam2_pipeline.io.commits import commit_name, commit_unit, read_commit
 from sam2_pipeline.io.dataset import MaskletDataset
 from sam2_pipeline.io.parts import UnitWriter
 from sam2_pipeline.io.spool import MaskSpool
 from sam2_pipeline.io.storage import Storage
+from sam2_pipeline.io.verify import verify_output
 from sam2_pipeline.masklets.masklet import MaskletFrame, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import decode, encode
-from sam2_pipeline.masklets.schema import TABLES, VIDEOS
+from sam2_pipeline.masklets.schema import TABLES, VIDEOS, schema_of
 from sam2_pipeline.masklets.work import Commit
 
 
@@ -124,6 +128,27 @@ def test_prompted_seeds_come_back(tmp_path, maker):
     assert boxed.seed.prompt.box_xyxy.tolist() == [1, 2, 3, 4]
     assert (masked.seed.prompt.object_id, masked.seed.prompt.frame_index) == (71, 4)
     assert masked.seed.prompt.mask == encode(mask)
+
+
+def test_outputs_of_version_1(tmp_path, maker):
+    """What was written before there were attributes reads as null in them, and is still as its commit says."""
+    storage = Storage(tmp_path)
+    maker.unit(storage, "u1", ["a"])
+    maker.unit(storage, "u2", ["b"])
+    commit = read_commit(storage, commit_name("u1"))
+    parts = []
+    for part in commit.parts:
+        path = tmp_path / part.path
+        old = schema_of(part.table, 1)
+        pq.write_table(pq.read_table(path).select(old.names).replace_schema_metadata(old.metadata), path)
+        parts.append(replace(part, size_bytes=path.stat().st_size, sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
+    (tmp_path / commit_name("u1")).unlink()
+    assert commit_unit(storage, replace(commit, parts=tuple(parts)))
+    assert verify_output(storage) == []
+    dataset = MaskletDataset(tmp_path)
+    assert dataset.masklets().schema.equals(TABLES["masklets"]) and dataset.masklets().num_rows == 4
+    assert [masklet.seed.attributes for masklet in dataset] == [{}] * 4
+    assert dataset.sql("SELECT count(*) FROM masklets WHERE attributes IS NULL").fetchall() == [(4,)]
 
 
 def test_masks_as_arrays(tmp_path, maker):

@@ -98,6 +98,7 @@ def test_masklet_rows():
         "prompt_frame_index": 4,
         "prompt_points": [[6.5, 3.0, 0.0]],
         "prompt_box": [5.0, 2.0, 9.0, 5.0],
+        "attributes": None,
     }
 
 
