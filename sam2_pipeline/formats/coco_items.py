@@ -79,7 +79,7 @@ def masklet_facts(masklet: Masklet) -> dict[str, Any]:
     """Of a masklet as a whole."""
     seed, prompt = masklet.seed, masklet.seed.prompt
     rest = {key: value for key, value in seed.attributes.items() if key not in ("category", "iscrowd")}
-    facts = {"masklet_id": seed.masklet_id, "masklet_type": seed.kind, "object_id": seed.object_id}
+    facts: dict[str, Any] = {"masklet_id": seed.masklet_id, "masklet_type": seed.kind, "object_id": seed.object_id}
     facts |= {"iscrowd": seed.attributes.get("iscrowd", 0), "attributes": rest}
     if prompt.mask is not None:
         return facts
