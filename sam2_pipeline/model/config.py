@@ -79,7 +79,7 @@ MODEL_NAMES: tuple[str, ...] = tuple(MODELS)
 SMALL = ModelConfig(
     "sam2_pipeline_small",
     "2.1",
-    TrunkConfig(48, 1, (1, 2, 7, 1), (5, 7, 9), windows=(8, 4, 8, 8)),
+    TrunkConfig(48, 1, (1, 1, 5, 1), (3, 5), windows=(8, 4, 8, 8)),
     image_size=256,
     hidden_dim=128,
     feedforward_dim=512,

@@ -121,9 +121,7 @@ class Sam2(nn.Module):
             tokens, positions, num_pointer_tokens = self._memory_tokens(memory)
             side = self.config.feature_side
             frame_positions = sine_2d(self.config.hidden_dim, side, side, self.device)
-            return self.memory_attention(
-                features.stride16_VDHW, frame_positions, lanes_N, tokens, positions, num_pointer_tokens
-            )
+            return self.memory_attention(features.stride16_VDHW, frame_positions, lanes_N, tokens, positions, num_pointer_tokens)
 
     def decode_masks(
         self,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,25 +37,60 @@ def freeze(model: Sam2, groups: Iterable[str]) -> None:
         raise ConfigError(f"model.freeze is all of {', '.join(FREEZABLE)}, expected that something is left to train")
 
 
-def make_optimizer(model: Sam2, optim: OptimSection) -> torch.optim.AdamW:
-    """AdamW over what is not frozen. Each group carries ``base_lr``, which `set_learning_rate` scales.
+class Optimizer:
+    """Several optimizers of torch that step together, each over parameters of its own. Groups carry ``base_lr``, which
+    `set_learning_rate` scales."""
 
-    Biases, norms and learned embeddings do not decay.
+    def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for part in self.parts for group in part.param_groups]
+
+    def step(self) -> None:
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [part.state_dict() for part in self.parts]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for part, state in zip(self.parts, states, strict=True):
+            part.load_state_dict(state)
+
+
+def make_optimizer(model: Sam2, optim: OptimSection) -> Optimizer:
+    """AdamW over what is not frozen, or Muon over its matrices and AdamW over the rest.
+
+    Biases, norms and learned embeddings do not decay, and are none of Muon's.
     """
     depth = len(model.image_encoder.trunk.blocks)
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             rate = optim.trunk_lr * optim.layer_decay ** (depth - _layer(name)) if name.startswith(_TRUNK) else optim.lr
-            groups.setdefault((rate, _decays(name, parameter)), []).append(parameter)
-    return torch.optim.AdamW(
-        [
+            decays = _decays(name, parameter)
+            muon = optim.kind == "muon" and decays and parameter.ndim == 2
+            groups.setdefault((muon, rate, decays), []).append(parameter)
+
+    def of(kind: bool) -> list[dict[str, Any]]:
+        return [
             {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": optim.weight_decay if decays else 0.0}
-            for (rate, decays), parameters in groups.items()
-        ],
-        betas=_BETAS,
-        fused=model.device.type == "cuda",
-    )
+            for (muon, rate, decays), parameters in groups.items()
+            if muon == kind
+        ]
+
+    parts: list[torch.optim.Optimizer] = []
+    if plain := of(False):
+        parts.append(torch.optim.AdamW(plain, betas=_BETAS, fused=model.device.type == "cuda"))
+    if matrices := of(True):
+        parts.append(torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw"))
+    return Optimizer(parts)
 
 
 def _layer(name: str) -> int:
@@ -76,7 +112,7 @@ def share_of_rate(optim: OptimSection, step: int) -> float:
     return optim.final + (1 - optim.final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, optim: OptimSection, step: int) -> float:
+def set_learning_rate(optimizer: Optimizer, optim: OptimSection, step: int) -> float:
     """Sets the rates for a step; gives the share."""
     share = share_of_rate(optim, step)
     for group in optimizer.param_groups:

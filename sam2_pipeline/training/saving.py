@@ -13,15 +13,13 @@ import torch
 
 from sam2_pipeline.errors import CheckpointError, ConfigError, StorageError
 from sam2_pipeline.model.sam2 import Sam2
-from sam2_pipeline.training.optimizer import SlowCopy
+from sam2_pipeline.training.optimizer import Optimizer, SlowCopy
 from sam2_pipeline.training.settings import TrainConfig
 
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"
 
 
-def save(
-    folder: Path, model: Sam2, slow: SlowCopy, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, skipped: int
-) -> None:
+def save(folder: Path, model: Sam2, slow: SlowCopy, optimizer: Optimizer, config: TrainConfig, step: int, skipped: int) -> None:
     """Everything that is needed to continue with ``step``, in place of what was saved before."""
     content = {
         "model": model.state_dict(),
@@ -36,7 +34,7 @@ def save(
     write_whole(folder / CHECKPOINT, stored.getvalue())
 
 
-def resume(folder: Path, model: Sam2, slow: SlowCopy, optimizer: torch.optim.Optimizer, config: TrainConfig) -> tuple[int, int]:
+def resume(folder: Path, model: Sam2, slow: SlowCopy, optimizer: Optimizer, config: TrainConfig) -> tuple[int, int]:
     """(the step to go on with, clips skipped so far); (0, 0) where nothing was saved.
 
     Raises:

@@ -113,10 +113,15 @@ class LossSection(Settings):
 
 @dataclass(frozen=True)
 class OptimSection(Settings):
-    """AdamW: learning rates (``trunk_lr`` for the image trunk's last block; earlier blocks decay), a linear warm-up and a
-    cosine down to ``final`` of the rate."""
+    """Learning rates (``trunk_lr`` for the image trunk's last block; earlier blocks decay), a linear warm-up and a cosine down to
+    ``final`` of the rate.
+
+    ``kind`` adamw is what SAM 2 is trained with; muon (Jordan et al., 2024) makes the steps of weight matrices orthogonal, which
+    learns from random weights in fewer steps. Its steps are as large as AdamW's, so the rates mean the same.
+    """
 
     path: ClassVar[str] = "optim"
+    kind: Literal["adamw", "muon"] = "adamw"
     steps: int = setting(20_000, low=1)
     lr: float = setting(5e-4, above=0.0)
     trunk_lr: float = setting(5e-4, above=0.0)

@@ -93,7 +93,7 @@ class Trainer:
         """One step; (what came out, norm of the gradient)."""
         self.share = set_learning_rate(self.optimizer, self.config.optim, self.step)
         outcome: Outcome = self.learner(batch, self._sum(len(batch.lanes_N)) / self.world)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         outcome.losses.total.backward()
         trained = [p for p in self.model.parameters() if p.requires_grad]
         norm = torch.nn.utils.clip_grad_norm_(trained, self.config.optim.clip)
