@@ -14,7 +14,7 @@ from sam2_pipeline.compat.models import from_hub
 from sam2_pipeline.compat.state import InferenceState
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.io.decode import open_video
-from sam2_pipeline.model.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
+from sam2_pipeline.model.conventions import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from sam2_pipeline.segment.inputs import ArrayFrames, DecodedFrames, NetworkFrames, TensorFrames
 from sam2_pipeline.segment.objects import TrackedObject
 from sam2_pipeline.segment.results import FrameResult

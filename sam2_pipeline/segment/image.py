@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.model.conventions import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, DecodingRules
 from sam2_pipeline.model.image_encoder import FrameFeatures, normalise
 from sam2_pipeline.model.layers import resize_maps
 from sam2_pipeline.model.mask_decoder import DecodedTokens
-from sam2_pipeline.model.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
-from sam2_pipeline.model.sam2 import DecodingRules, Sam2, settle
+from sam2_pipeline.model.sam2 import Sam2, settle
 from sam2_pipeline.segment.inputs import check_picture
 
 

@@ -13,7 +13,8 @@ from sam2_pipeline.masklets.frames import FrameSource
 from sam2_pipeline.masklets.masklet import FrameMasks, Masklet, MaskletFrame, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle, decode
-from sam2_pipeline.model.sam2 import NO_OBJECT_LOGIT, Sam2
+from sam2_pipeline.model.conventions import NO_OBJECT_LOGIT
+from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.segment.automatic import GenerateOptions, propose_masks
 from sam2_pipeline.segment.collect import collect_frame
 from sam2_pipeline.segment.results import FrameResult

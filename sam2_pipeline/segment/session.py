@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.model.conventions import NO_OBJECT_LOGIT
 from sam2_pipeline.model.image_encoder import FrameFeatures
 from sam2_pipeline.model.memory_bank import NUM_RECENT, FrameRecord
-from sam2_pipeline.model.sam2 import NO_OBJECT_LOGIT, Sam2
+from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.segment.batches import BatchSize
 from sam2_pipeline.segment.inputs import NetworkFrame, NetworkFrames
 from sam2_pipeline.segment.objects import TrackedObject

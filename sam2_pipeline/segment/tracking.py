@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.model.conventions import DecodingRules
 from sam2_pipeline.model.image_encoder import FrameFeatures
-from sam2_pipeline.model.memory_bank import MAX_POINTERS, FrameRecord, MemoryBank, MemoryRules, gather
-from sam2_pipeline.model.sam2 import DecodingRules, MaskPrediction, Sam2
+from sam2_pipeline.model.memory_bank import MAX_POINTERS, FrameRecord, MemoryBank, MemoryRules
+from sam2_pipeline.model.memory_batch import gather
+from sam2_pipeline.model.sam2 import MaskPrediction, Sam2
 from sam2_pipeline.segment.batches import BatchSize
 from sam2_pipeline.segment.clean import fill_holes
 

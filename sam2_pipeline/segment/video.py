@@ -15,8 +15,8 @@ from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.masklets.frames import FrameSource
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import decode
+from sam2_pipeline.model.conventions import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from sam2_pipeline.model.layers import resize_maps
-from sam2_pipeline.model.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.segment.inputs import ArrayFrames, DecodedFrames
 from sam2_pipeline.segment.results import FrameResult
