@@ -6,6 +6,8 @@ from dataclasses import dataclass
 NOT_A_POINT, BACKGROUND, OBJECT, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
 NO_OBJECT_LOGIT = -1024.0  # mask logits of an object that is not there
 MASK_SCALE, MASK_BIAS = 20.0, -10.0  # masks enter the memory encoder, and leave a mask prompt, as -10..10
+OVERLAP_LOGIT = -10.0  # where another object wins a pixel, a mask is at most this sure
+PREVIOUS_LOGIT_LIMIT = 32.0  # an earlier mask that a prompt refines is cut to +- this
 PIXEL_MEAN, PIXEL_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1, before the image encoder
 
 

@@ -183,10 +183,13 @@ class Sam2(nn.Module):
         ``binarise`` cuts the mask at 0 (frames with a prompt); otherwise its probabilities are remembered.
         """
         high = resize_maps(logits_NHW[:, None], (self.config.image_size, self.config.image_size))
-        masks = (high > 0).float() if binarise else high.sigmoid()
+        return self.remember_masks(features, lanes_N, (high > 0).float() if binarise else high.sigmoid(), object_score_N)
+
+    def remember_masks(self, features: FrameFeatures, lanes_N: Tensor, masks_N1SS: Tensor, object_score_N: Tensor) -> Tensor:
+        """`encode_memory` of masks that are probabilities at the size of the network input."""
         with self.precision():
             projected = self.memory_encoder.project_frames(features.stride16_VDHW)[lanes_N]
-            memory = self.memory_encoder(projected, masks * MASK_SCALE + MASK_BIAS)
+            memory = self.memory_encoder(projected, masks_N1SS * MASK_SCALE + MASK_BIAS)
         if self.no_obj_embed_spatial is not None:
             absent = (object_score_N <= 0).to(memory.dtype)[:, None, None, None]
             memory = memory + absent * self.no_obj_embed_spatial[0, :, None, None]

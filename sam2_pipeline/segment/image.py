@@ -11,12 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 from sam2_pipeline.errors import ConfigError
-from sam2_pipeline.model.conventions import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, DecodingRules
+from sam2_pipeline.model.conventions import DecodingRules
 from sam2_pipeline.model.image_encoder import FrameFeatures, normalise
 from sam2_pipeline.model.layers import resize_maps
 from sam2_pipeline.model.mask_decoder import DecodedTokens
 from sam2_pipeline.model.sam2 import Sam2, settle
 from sam2_pipeline.segment.inputs import check_picture
+from sam2_pipeline.segment.prompt_arrays import prompt_arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,33 +122,12 @@ class ImageSegmenter:
 def prompt_points(
     model: Sam2, embedding: ImageEmbedding, points: object, labels: object, boxes: object
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Points and boxes in pixels of the picture as ``[N, P, 2]`` and ``[N, P]`` in pixels of the network input."""
-    coordinates, kinds = [], []
-    device = model.device
-    if boxes is not None:
-        corners = torch.as_tensor(np.asarray(boxes), dtype=torch.float32, device=device).reshape(-1, 2, 2)
-        coordinates.append(corners)
-        kinds.append(torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]], device=device).expand(len(corners), -1))
-    if (points is None) != (labels is None):
-        raise ConfigError("points and labels go together; only one of them was given")
-    if points is not None:
-        clicks = torch.as_tensor(np.asarray(points), dtype=torch.float32, device=device)
-        clicks = clicks[None] if clicks.ndim == 2 else clicks
-        marks = torch.as_tensor(np.asarray(labels), device=device).long()
-        marks = marks[None] if marks.ndim == 1 else marks
-        if clicks.ndim != 3 or clicks.shape[-1] != 2 or clicks.shape[:2] != marks.shape:
-            raise ConfigError(f"points are {tuple(clicks.shape)} and labels {tuple(marks.shape)}, expected [N, P, 2] and [N, P]")
-        coordinates.append(clicks)
-        kinds.append(marks)
-    if not coordinates:
+    """Points and boxes in pixels of the picture as tensors, see `prompt_arrays`."""
+    size = embedding.width, embedding.height
+    points_NP2, labels_NP = prompt_arrays(points, labels, boxes, size, model.config.image_size)
+    if points_NP2 is None:
         return None, None
-    if len({len(c) for c in coordinates}) > 1:
-        raise ConfigError(f"{len(coordinates[0])} boxes but points for {len(coordinates[1])} prompts")
-    points_NP2 = torch.cat(coordinates, dim=1)
-    if not torch.isfinite(points_NP2).all():
-        raise ConfigError("points or boxes hold NaN or infinity")
-    size = torch.tensor([embedding.width, embedding.height], dtype=torch.float32, device=device)
-    return points_NP2 / size * model.config.image_size, torch.cat(kinds, dim=1)
+    return torch.from_numpy(points_NP2).to(model.device), torch.from_numpy(labels_NP).to(model.device)
 
 
 def decode_prompts(
