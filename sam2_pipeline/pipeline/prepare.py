@@ -6,6 +6,7 @@ from sam2_pipeline import __version__
 from sam2_pipeline.config import JobConfig, is_remote
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.io.commits import list_commits
+from sam2_pipeline.io.compact import settle
 from sam2_pipeline.io.manifest import plan_work, read_manifest, write_manifest
 from sam2_pipeline.io.sources import list_videos
 from sam2_pipeline.io.storage import Storage
@@ -92,6 +93,7 @@ def freeze(prepared: Prepared) -> None:
     if is_remote(prepared.job.config.output):
         storage.check_exclusive()
     write_run(storage, prepared.job, prepared.prompts_sha256)
+    settle(storage)  # what an interrupted `compact` has left
     if prepared.retry_failed:
         forget_failures(storage)
     write_manifest(storage, prepared.new_units)
