@@ -106,11 +106,17 @@ def _add_plan(verbs: Any) -> None:
         verbs,
         "plan",
         commands.plan,
-        "what `run` would do: videos, hours, bytes, units; writes nothing",
-        "example:\n  sam2-pipeline plan s3://bucket/videos s3://bucket/masklets",
+        "what `run` would do: videos, hours, bytes, units, GPU-hours and cost; writes nothing",
+        """The hours of one worker come from the first frames of a few videos, on this machine's device.
+
+examples:
+  sam2-pipeline plan s3://bucket/videos s3://bucket/masklets
+  sam2-pipeline plan s3://bucket/videos s3://bucket/masklets --model sam2.1_hiera_large --gpu-hour-price 2.50""",
     )
     _add_places(parser)
     _add_settings(parser)
+    parser.add_argument("--probe", metavar="N", type=int, default=3, help="time the model on N videos, 0: on none; default: 3")
+    parser.add_argument("--gpu-hour-price", metavar="P", type=float, help="what an hour of one worker costs, in any currency")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

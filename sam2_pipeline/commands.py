@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sam2_pipeline.config import JobConfig, parse_storage_option
-from sam2_pipeline.errors import ConfigError, StorageError
+from sam2_pipeline.errors import CheckpointError, ConfigError, StorageError
 from sam2_pipeline.pipeline.progress import Reporter, format_duration
 from sam2_pipeline.settings import put
 
@@ -49,15 +49,31 @@ def demo(options: argparse.Namespace) -> int:
 def plan(options: argparse.Namespace) -> int:
     from sam2_pipeline.pipeline.estimate import estimate
 
-    found = estimate(job_config(options))
+    config, price, unknown = job_config(options), options.gpu_hour_price, "no video could be timed within a few minutes"
+    if options.probe < 0 or (price is not None and (price < 0 or not options.probe)):
+        raise ConfigError("--probe and --gpu-hour-price: expected 0 or more, and for a price one video at least to be timed")
+    try:
+        found = estimate(config, options.probe)
+    except CheckpointError as error:
+        if price is not None:
+            raise
+        found, unknown = estimate(config), str(error)
+    cost = None if price is None or found.worker_hours is None else found.worker_hours * price
     if options.json:
-        print(json.dumps(asdict(found)))
+        print(json.dumps(asdict(found) | {"cost": cost}))
         return 0
     sampled = "" if found.probed == found.videos else f" (from {found.probed} probed)"
     print(f"videos  {found.videos} ({found.to_do} to do, {found.done} done before)")
     print(f"hours   {found.hours:.2f}{sampled}")
     print(f"bytes   {format_bytes(found.size_bytes)}")
     print(f"units   {found.units} to do")
+    if found.worker_hours is not None:
+        kind = "gpu" if str(found.device).startswith("cuda") else "cpu"
+        print(f"{kind}-hours  {found.worker_hours:.2f} of one worker on {found.device} ({found.timed} videos timed)")
+    elif options.probe and found.to_do:
+        print(f"gpu-hours  not known: {unknown}")
+    if cost is not None:
+        print(f"cost    {cost:.2f}")
     if found.unreadable:
         print(f"of the {found.probed} probed, {found.unreadable} cannot be read")
     return 0

@@ -10,8 +10,9 @@ from typing import Any
 
 import fsspec
 
-from sam2_pipeline.errors import ConfigError, VideoError
+from sam2_pipeline.errors import ConfigError, PipelineError, StorageError, VideoError
 from sam2_pipeline.io import video_list
+from sam2_pipeline.io.storage import reason_of
 from sam2_pipeline.io.urls import (
     IMAGE_EXTENSIONS,
     SCHEMES,
@@ -58,7 +59,7 @@ def list_videos(
     try:
         fs, path = filesystem_of(url, storage_options)
         fs.invalidate_cache()  # a later run in the same process must see what has come since
-        videos = _Input(fs, url, path, schemes).videos()
+        videos = _reached(_Input(fs, url, path, schemes).videos(), url)
         first = next(videos, None)
     except VideoError as error:
         raise ConfigError(f"INPUT {error}") from error
@@ -68,6 +69,16 @@ def list_videos(
         wanted = " ".join(sorted(VIDEO_EXTENSIONS))
         raise ConfigError(f"INPUT {url}: no video found, expected files ending in {wanted}, folders of pictures, or tars")
     return islice(chain([first], videos), max_videos)
+
+
+def _reached(videos: Iterator[VideoRef], url: str) -> Iterator[VideoRef]:
+    """The same, where trouble with the storage (fsspec's backends share no base class of their errors) is a `StorageError`."""
+    try:
+        yield from videos
+    except (PipelineError, FileNotFoundError):
+        raise
+    except Exception as error:
+        raise StorageError(f"INPUT {url}: cannot be listed: {reason_of(error)}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -242,7 +242,7 @@ class Storage:
         except StorageError:
             raise
         except Exception as error:  # fsspec's backends share no base class of their errors
-            raise StorageError(f"{self.locate(name)}: cannot {action} it: {_reason(error)}") from error
+            raise StorageError(f"{self.locate(name)}: cannot {action} it: {reason_of(error)}") from error
 
 
 def _is_temporary(base: str) -> bool:
@@ -256,7 +256,8 @@ def _write_durably(path: str, source: IO[bytes]) -> None:
         os.fsync(file.fileno())
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What went wrong with a place, in words that say what to do."""
     code = getattr(error, "errno", None)
     if code in (errno.ENOSPC, errno.EDQUOT):
         return "no space left on the device"

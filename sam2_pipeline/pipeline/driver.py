@@ -115,7 +115,7 @@ def _check_complete(prepared: Prepared, errors: dict[str, str]) -> None:
     done = {video_id for commit in list_commits(prepared.storage) for video_id in commit.video_ids}
     missing = [task.unit.unit_id for task in prepared.tasks if not done.issuperset(v.video_id for v in task.unit.videos)]
     if missing:
-        first = missing[0]
+        first = next((unit_id for unit_id in missing if unit_id in errors), missing[0])
         reason = errors.get(first, "no worker returned it")
         raise RunError(f"{len(missing)} of {len(prepared.tasks)} units are not committed; unit {first}: {reason}")
 
