@@ -46,7 +46,7 @@ class Attention(nn.Module):
         if few_keys and q.shape[1] >= E:
             return self._map_reads_tokens(q, k, v)
         q, k, v = self._heads(self.q_proj(q)), self._heads(self.k_proj(k)), self._heads(self.v_proj(v))
-        (N, h, L, _), shared = q.shape, k.shape[0] == 1
+        (N, _, L, _), shared = q.shape, k.shape[0] == 1
         if shared:  # one map for all: their queries may as well come from one row
             q = q.transpose(0, 1).flatten(1, 2)[None]
         elif N == 1:

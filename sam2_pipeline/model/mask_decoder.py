@@ -174,7 +174,7 @@ def _spread(up: nn.ConvTranspose2d, x: Tensor) -> Tensor:
 
 
 def _cells(maps_NCHW: Tensor, doublings: int) -> Tensor:
-    """A finer map by the coarse cells it belongs to, ``[N, cells, 4 ** doublings, C]``, in the order in which cells are spread."""
+    """A finer map by the coarse cells it belongs to, ``[N, cells, 4 ** doublings, C]``, in the order of `_spread`."""
     N, C, H, W = maps_NCHW.shape
     side = 2**doublings
     halves = [2] * doublings

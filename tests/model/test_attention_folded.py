@@ -25,7 +25,7 @@ def textbook(layer: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     "rows_q, queries, rows_k, keys",
-    [(2, 8, 2, 400), (2, 400, 2, 8), (1, 400, 3, 8), (3, 8, 1, 400), (2, 8, 2, 8), (3, 20, 1, 300), (1, 30, 3, 20), (1, 7, 1, 128)],
+    [(2, 8, 2, 400), (2, 400, 2, 8), (1, 400, 3, 8), (3, 8, 1, 400), (2, 8, 2, 8), (3, 20, 1, 99), (1, 30, 3, 20), (1, 7, 1, 99)],
 )
 def test_every_form_equals_the_textbooks(rows_q: int, queries: int, rows_k: int, keys: int) -> None:
     torch.manual_seed(0)
