@@ -22,7 +22,15 @@ def profiled(model: Sam2, work: Callable[[], object]) -> list[str]:
     events = profiler.key_averages()
     whole = sum(event.self_cpu_time_total for event in events) or 1
     parts = [(e.key, e.cpu_time_total / whole, e.cpu_time_total / 1e3, e.count) for e in events if e.key in _VERBS]
-    operators = [(e.key, e.self_cpu_time_total / whole, e.self_cpu_time_total / 1e3, e.count) for e in events]
+    operators = [
+        (
+            f"{e.key}, outside operators" if e.key in _VERBS else e.key,
+            e.self_cpu_time_total / whole,
+            e.self_cpu_time_total / 1e3,
+            e.count,
+        )
+        for e in events
+    ]
     chosen = sorted(parts, key=lambda row: -row[1]) + sorted(operators, key=lambda row: -row[1])[:_SHOWN]
     return [f"{share:6.1%} {ms:9.1f} ms {count:6} x  {name}" for name, share, ms, count in chosen]
 
