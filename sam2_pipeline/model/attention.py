@@ -21,8 +21,8 @@ class Attention(nn.Module):
 
     Between few tokens and a whole map, the projections of the map are folded into those of the tokens, which is exact:
     (m W_k) (t W_q)^T = m (t W_q W_k^T)^T. With L tokens and h heads the map then meets L x h vectors in all, where each of its
-    projections has E columns. The bias of the keys adds the same to all scores of a query, so softmax does not see it. (In
-    training nothing is folded: every parameter has its gradient.)
+    projections has E columns. The bias of the keys adds the same to all scores of a query, so softmax does not see it.
+    In training nothing is folded, every parameter has its gradient; and compilers and exporters see the plain form.
     """
 
     def __init__(self, dim: int, inner_dim: int, num_heads: int):
@@ -40,20 +40,18 @@ class Attention(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """``q`` ``[N or 1, Tq, D]``, ``k`` and ``v`` ``[N or 1, Tk, D]``, to ``[N, Tq, D]``."""
         E = self.q_proj.out_features
-        few_queries, few_keys = (x.shape[1] * self.num_heads < E and not torch.is_grad_enabled() for x in (q, k))
-        if few_queries and k.shape[1] >= E and k.shape[0] == q.shape[0]:
-            return self._tokens_read_map(q, k, v)
-        if few_keys and q.shape[1] >= E:
-            return self._map_reads_tokens(q, k, v)
+        if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            few_queries, few_keys = (x.shape[1] * self.num_heads < E for x in (q, k))
+            if few_queries and k.shape[1] >= E and k.shape[0] == q.shape[0]:
+                return self._tokens_read_map(q, k, v)
+            if k.shape[0] == 1 < q.shape[0]:  # one map for all: their queries may as well come from one row
+                return self.forward(q.flatten(0, 1)[None], k, v).view(q.shape)
+            if few_keys and q.shape[1] >= E:
+                return self._map_reads_tokens(q, k, v)
         q, k, v = self._heads(self.q_proj(q)), self._heads(self.k_proj(k)), self._heads(self.v_proj(v))
-        (N, _, L, _), shared = q.shape, k.shape[0] == 1
-        if shared:  # one map for all: their queries may as well come from one row
-            q = q.transpose(0, 1).flatten(1, 2)[None]
-        elif N == 1:
-            q = q.expand(len(k), -1, -1, -1)
+        N = max(q.shape[0], k.shape[0])
+        q, k, v = (x.expand(N, -1, -1, -1) for x in (q, k, v))
         x = F.scaled_dot_product_attention(q, k, v)
-        if shared:
-            x = x[0].unflatten(1, (N, L)).transpose(0, 1)
         return self.out_proj(x.transpose(1, 2).flatten(2))
 
     def _tokens_read_map(self, q_NLD: Tensor, k_NTD: Tensor, v_NTD: Tensor) -> Tensor:

@@ -142,7 +142,10 @@ class MaskDecoder(nn.Module):
         Transposed convolutions whose stride is their kernel's side treat every cell of the map on its own: one is a matrix
         product that gives a cell 2 x 2 cells, the next one gives each of these 2 x 2. So a few cells go through all steps while
         they are in the cache, their channels last, and only the masks are put in order.
+        Compilers and exporters see the plain form.
         """
+        if torch.compiler.is_compiling():
+            return self.draw(self.upscale(image_NDHW, stride8_NCHW, stride4_NCHW), mask_tokens_NMD, indices_NK)
         up1, norm, _, up2, _ = cast(tuple[nn.ConvTranspose2d, LayerNorm2d, nn.Module, nn.ConvTranspose2d, nn.Module],
                                     tuple(self.output_upscaling))  # fmt: skip
         N, _, H, W = image_NDHW.shape

@@ -58,7 +58,7 @@ class RotaryAttention(nn.Module):
             return self._rotate(self._project_halves(self.k_proj, maps_NMTC), *tables)
 
         q = self._rotate(self._project_halves(self.q_proj, q), *tables)
-        if v.shape[-1] < q.shape[-1] and reads_natively(q, (k.shape[1] - num_unplaced) // T):
+        if v.shape[-1] < q.shape[-1] and reads_natively(q, (k.shape[1] - num_unplaced) // q.shape[1]):
             attended = read_memory(q, k, v, self._halves(self.k_proj), tables, num_unplaced)
             if attended.isfinite().all():
                 return self._project_values(attended)

@@ -135,7 +135,8 @@ class Sam2(nn.Module):
             )
 
             def draw(indices_NK: Tensor) -> Tensor:
-                fine = features if len(features) == 1 else features.select(lanes_N)  # one picture need not be repeated
+                one = not torch.compiler.is_compiling() and len(features) == 1
+                fine = features if one else features.select(lanes_N)  # a single picture need not be repeated
                 return decoder.paint(
                     decoded.image_NDHW, fine.stride8_VCHW, fine.stride4_VCHW, decoded.mask_tokens_NMD, indices_NK
                 )
