@@ -32,6 +32,7 @@ def examine(output: str | None = None, storage_options: Mapping[str, Any] | None
         ("python", _python),
         ("processor", _processor),
         ("device", _device),
+        ("C compiler", _native),
         ("ray", _ray),
         ("video decoders", _decoders),
         ("run-length masks", _masks),
@@ -77,6 +78,14 @@ def _device() -> tuple[Verdict, str]:
     if torch.backends.mps.is_available():
         return "ok", f"{version}, Apple GPU (MPS)"
     return "warn", f"{version}, no GPU: runs use the CPU, which is many times slower"
+
+
+def _native() -> tuple[Verdict, str]:
+    from sam2_pipeline.model.native.library import native
+
+    if native().library is None:
+        return "warn", f"memory attention runs in its plain form ({native().reason}); on a CPU that is up to three times slower"
+    return "ok", "memory attention is compiled for this processor"
 
 
 def _ray() -> tuple[Verdict, str]:

@@ -25,7 +25,7 @@ BELOW = {
     "torch_dataset": {"io", "masklets"},
     "training": {"formats", "model", "masklets", "segment", "io", "config", "settings"},
     "protocols": {"evaluation", "formats", "training", "pipeline", "segment", "io", "masklets", "config", "settings"},
-    "bench": {"version", "pipeline", "segment", "io", "model", "masklets", "config", "compat"},
+    "bench": {"version", "pipeline", "segment", "io", "render", "model", "masklets", "config", "compat"},
 }
 TOP = {"__init__", "__main__", "cli", "commands", "commands_dataset", "demo", "demo_untrained", "doctor"}
 

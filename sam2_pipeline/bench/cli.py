@@ -9,6 +9,7 @@ import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,12 @@ from rich.table import Table
 from sam2_pipeline.bench import peer
 from sam2_pipeline.bench.contestants import Contestant, Ours
 from sam2_pipeline.bench.measure import FULL, QUICK, Result, Sizes, measure
+from sam2_pipeline.bench.profiling import profiled
 from sam2_pipeline.bench.scene import random_weights
+from sam2_pipeline.bench.whole import describe_whole, small_model, videos_to_tables
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.model.checkpoint import build_model, load_model
+from sam2_pipeline.model.native.library import native
 from sam2_pipeline.model.sam2 import Sam2
 
 EXAMPLES = """examples:
@@ -46,15 +50,25 @@ def main(arguments: Sequence[str]) -> int:
     else:
         console.print(f"Ours alone: PyPI's sam2 is not installed. To compare: {peer.HOW_TO_INSTALL}", markup=False)
     console.print(f"{model.config.name}, {sizes.image_size} pixels, float32, {processor()}, {torch.get_num_threads()} threads")
+    if native().library is None:
+        console.print(f"Memory attention in its plain form: {native().reason}", markup=False)
     results = []
-    for result in measure(contestants, sizes):
+    profile = partial(profiled, model) if options.profile else None
+    for result in measure(contestants, sizes, profile):
         console.print(f"  measured: {result.task}", style="dim")
         results.append(result)
     console.print(table(results, [c.name for c in contestants]))
+    alone = []
+    if not options.parts_only:
+        alone = [videos_to_tables(model, 3 * sizes.frames, min(4, *sizes.objects)), small_model(5 * sizes.frames)]
+    for line in describe_whole(alone):
+        console.print(line, markup=False)
+    for result in results if options.profile else []:
+        console.print(f"{result.task}, ours:\n  " + "\n  ".join(result.profile), markup=False, highlight=False)
     if options.json:
         facts = describe(model, sizes) | {"contestants": [c.name for c in contestants]}
-        Path(options.json).write_text(json.dumps(facts | {"results": [as_json(r) for r in results]}, indent=2) + "\n")
-    disagreeing = [r for r in results if not r.agrees]
+        Path(options.json).write_text(json.dumps(facts | {"results": [as_json(r) for r in results + alone]}, indent=2) + "\n")
+    disagreeing = [r for r in results + alone if not r.agrees]
     for result in disagreeing:
         console.print(f"{result.task}: the results do not agree ({result.agreement}); its ratio means nothing", style="red")
     return 1 if disagreeing else 0
@@ -63,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sam2-pipeline bench",
-        description="How fast this machine is: image encoder, tracking, automatic masks.",
+        description="How fast this machine is: image encoder, tracking, automatic masks, videos to tables.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -72,9 +86,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", metavar="NAME", default="sam2.1_hiera_tiny", help="default: %(default)s")
     parser.add_argument("--checkpoint", metavar="URL", help="weights; default: random ones, always the same")
     parser.add_argument("--image-size", metavar="N", type=int, help="side of the network input; default: 512 quick, else 1024")
-    parser.add_argument("--objects", metavar="N", type=int, nargs="+", help="track so many objects; default: 1 and 8")
-    parser.add_argument("--frames", metavar="N", type=int, help="frames to track; the memory is full after 7")
+    parser.add_argument("--objects", metavar="N", type=int, nargs="+", help="track so many objects; default: 1, 4 and 16")
+    parser.add_argument("--frames", metavar="N", type=int, help="frames to time in tracking, once the memory is full")
     parser.add_argument("--threads", metavar="N", type=int, help="CPU threads; default: as PyTorch chooses")
+    parser.add_argument("--points", metavar="N", type=int, help="points per side for automatic masks; default: 8 quick, else 32")
+    parser.add_argument("--parts-only", action="store_true", help="leave out what only we can run: videos to tables, small model")
+    parser.add_argument("--profile", action="store_true", help="where our time goes: parts of the model, and operators")
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured")
     return parser
 
@@ -82,6 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
 def chosen_sizes(options: argparse.Namespace) -> Sizes:
     """The quick or the full ones, with what was asked for otherwise."""
     given = {"image_size": options.image_size, "objects": options.objects and tuple(options.objects), "frames": options.frames}
+    given["points_per_side"] = options.points
     sizes = replace(QUICK if options.quick else FULL, **{name: value for name, value in given.items() if value is not None})
     if sizes.frames < 3 or min(sizes.objects) < 1:
         raise ConfigError(f"frames is {sizes.frames}, objects {list(sizes.objects)}; expected at least 3 frames and 1 object")
@@ -106,11 +124,13 @@ def table(results: Sequence[Result], names: Sequence[str]) -> Table:
     if len(names) > 1:
         for heading in ("ratio, wall", "ratio, CPU time"):
             shown.add_column(heading, justify="right")
+        shown.add_column("extra memory, MiB", justify="right")
         shown.add_column("agreement")
     for result in results:
         cells = [f"{statistics.median(result.wall_ms[name]):.0f}" for name in names]
         if len(names) > 1:
-            cells += [_spread(result.ratio("wall_ms")), _spread(result.ratio("cpu_ms")), result.agreement]
+            memory = " / ".join(f"{result.extra_mib[name]:.0f}" for name in names)
+            cells += [_spread(result.ratio("wall_ms")), _spread(result.ratio("cpu_ms")), memory, result.agreement]
         shown.add_row(result.task, *cells)
     return shown
 

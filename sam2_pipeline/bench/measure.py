@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,33 +16,41 @@ from sam2_pipeline.bench import scene
 from sam2_pipeline.bench.contestants import Contestant
 from sam2_pipeline.masklets.rle import iou
 from sam2_pipeline.model.image_encoder import normalise
+from sam2_pipeline.model.memory_bank import NUM_RECENT
 
 HEIGHT, WIDTH = 540, 960
+MEMORY_FULL = NUM_RECENT + 1  # frames that come before the first one that reads a full memory; they are not timed
 _SAME_MASK = 0.99  # mean IoU from which two implementations count as one
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured: side of the network input, rounds of one-frame tasks, frames tracked, points per side."""
+    """How much is measured: side of the network input, rounds of one-frame tasks, frames tracked with a full memory, points
+    per side of the grid for automatic masks, numbers of objects."""
 
     image_size: int
     rounds: int
     frames: int
     points_per_side: int
-    objects: tuple[int, ...] = (1, 8)
+    objects: tuple[int, ...] = (1, 4, 16)
 
 
-QUICK = Sizes(image_size=512, rounds=5, frames=7, points_per_side=4)
-FULL = Sizes(image_size=1024, rounds=7, frames=10, points_per_side=8)
+QUICK = Sizes(image_size=512, rounds=5, frames=4, points_per_side=8)
+FULL = Sizes(image_size=1024, rounds=7, frames=8, points_per_side=32)
 
 
 @dataclass
 class Result:
-    """One task: milliseconds of every contestant, turn by turn (warm-up aside), and how far they agree."""
+    """One task: milliseconds of every contestant, turn by turn (warm-up aside), and how far they agree.
+
+    ``extra_mib``: how much memory each took at most beyond what it found, where the system tells; ``profile``: lines of text.
+    """
 
     task: str
     wall_ms: dict[str, list[float]] = field(default_factory=dict)
     cpu_ms: dict[str, list[float]] = field(default_factory=dict)
+    extra_mib: dict[str, float] = field(default_factory=dict)
+    profile: list[str] = field(default_factory=list)
     agreement: str = ""
     agrees: bool = True
 
@@ -54,52 +64,73 @@ class Result:
         return statistics.median(ratios), low, high
 
 
-def measure(contestants: Sequence[Contestant], sizes: Sizes) -> Iterator[Result]:
+def measure(contestants: Sequence[Contestant], sizes: Sizes, profile: Profile | None = None) -> Iterator[Result]:
     """The tasks, one after the other; the first contestant is ours, a second one the peer."""
-    pictures = scene.moving_discs(sizes.frames, HEIGHT, WIDTH)
-    square = scene.moving_discs(sizes.frames, sizes.image_size, sizes.image_size)
+    length = sizes.frames + MEMORY_FULL + 1
+    pictures = scene.moving_discs(1, HEIGHT, WIDTH)
+    square = scene.moving_discs(length, sizes.image_size, sizes.image_size)
     images = normalise(torch.from_numpy(np.stack(square)).permute(0, 3, 1, 2))
-    yield _rounds(contestants, "image encoder", sizes.rounds, lambda c: c.encode(images[:1]), _compare_embeddings)
+    yield _rounds(contestants, "image encoder", sizes.rounds, lambda c: c.encode(images[:1]), _compare_embeddings, profile)
     for count in sizes.objects:
         clicks = scene.clicks(count, HEIGHT, WIDTH)
         task = f"tracking {count} object{'s' if count > 1 else ''}"
-        yield _turns(
-            contestants, task, [c.track(images, clicks, HEIGHT, WIDTH) for c in contestants], sizes.frames, _compare_logits
-        )
-    propose = f"automatic masks {sizes.points_per_side}x{sizes.points_per_side}"
-    yield _rounds(
-        contestants, propose, max(3, sizes.rounds // 2), lambda c: c.propose(pictures[0], sizes.points_per_side), _compare_masks
-    )
+        walks = [c.track(images, clicks, HEIGHT, WIDTH) for c in contestants]
+        yield _turns(contestants, task, walks, MEMORY_FULL, sizes.frames, _compare_logits, profile)
+    points = sizes.points_per_side
+    rounds = max(3, sizes.rounds // 2)
+    task = f"automatic masks {points}x{points}"
+    yield _rounds(contestants, task, rounds, lambda c: c.propose(pictures[0], points), _compare_masks, profile)
 
 
 Compare = Callable[[list], tuple[str, bool]]
+Profile = Callable[[Callable[[], object]], list[str]]
 
 
 def _rounds(
-    contestants: Sequence[Contestant], task: str, rounds: int, work: Callable[[Contestant], object], compare: Compare
+    contestants: Sequence[Contestant],
+    task: str,
+    rounds: int,
+    work: Callable[[Contestant], object],
+    compare: Compare,
+    profile: Profile | None,
 ) -> Result:
     def again(contestant: Contestant) -> Iterator[object]:
         while True:
             yield work(contestant)
 
-    return _turns(contestants, task, [again(c) for c in contestants], rounds + 1, compare)
+    return _turns(contestants, task, [again(c) for c in contestants], 1, rounds, compare, profile)
 
 
-def _turns(contestants: Sequence[Contestant], task: str, walks: Sequence[Iterator], turns: int, compare: Compare) -> Result:
-    """Advances every walk by one step a turn, who begins alternating. The first turn (start-up, prompts) is not timed."""
-    result = Result(task, {c.name: [] for c in contestants}, {c.name: [] for c in contestants})
+def _turns(
+    contestants: Sequence[Contestant],
+    task: str,
+    walks: Sequence[Iterator],
+    warm_up: int,
+    turns: int,
+    compare: Compare,
+    profile: Profile | None,
+) -> Result:
+    """Advances every walk by one step a turn, who begins alternating. The first ``warm_up`` turns are not timed, and what is
+    profiled is one more turn of ours."""
+    names = [c.name for c in contestants]
+    result = Result(task, {name: [] for name in names}, {name: [] for name in names})
     remarks = []
-    for turn in range(turns):
+    for turn in range(warm_up + turns):
         found: dict[str, object] = {}
-        order = list(zip(contestants, walks, strict=True))
-        for contestant, walk in order if turn % 2 else reversed(order):
+        order = list(zip(names, walks, strict=True))
+        for name, walk in order if turn % 2 else reversed(order):
+            peak = PeakMemory()
             wall, cpu = time.perf_counter(), time.process_time()
-            found[contestant.name] = next(walk)
-            if turn:
-                result.wall_ms[contestant.name].append((time.perf_counter() - wall) * 1e3)
-                result.cpu_ms[contestant.name].append((time.process_time() - cpu) * 1e3)
+            found[name] = next(walk)
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            if turn >= warm_up:
+                result.wall_ms[name].append(wall * 1e3)
+                result.cpu_ms[name].append(cpu * 1e3)
+                result.extra_mib[name] = max(result.extra_mib.get(name, 0.0), peak.extra_mib())
         if len(contestants) > 1:
-            remarks.append(compare([found[c.name] for c in contestants]))
+            remarks.append(compare([found[name] for name in names]))
+    if profile is not None:
+        result.profile = profile(lambda: next(walks[0]))
     if remarks:
         result.agreement = next((text for text, agrees in remarks if not agrees), remarks[-1][0])
         result.agrees = all(agrees for _, agrees in remarks)
@@ -129,3 +160,22 @@ def _compare_masks(found: list) -> tuple[str, bool]:
     overlap = iou(peer, ours)
     mean = float(overlap.max(axis=1).mean())
     return f"{len(ours)} and {len(peer)} masks, IoU {mean:.5f}", len(ours) == len(peer) and mean >= _SAME_MASK
+
+
+class PeakMemory:
+    """The largest resident memory since it was made, beyond what was resident then; NaN where the system does not tell."""
+
+    def __init__(self) -> None:
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak begins anew
+            self.before = self._read("VmRSS")
+        except OSError:
+            self.before = math.nan
+
+    def extra_mib(self) -> float:
+        return math.nan if math.isnan(self.before) else self._read("VmHWM") - self.before
+
+    @staticmethod
+    def _read(field: str) -> float:
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+        return int(line.split()[1]) / 1024

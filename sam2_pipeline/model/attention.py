@@ -1,6 +1,6 @@
 """Attention as the mask decoder and the memory attention use it.
 
-Shapes: N batch, q / k queries and keys, E inner width, h heads.
+Shapes: N batch, T map tokens, L other tokens, E inner width, h heads of width e, X = h * L.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,13 @@ _SAMPLED_KEYS = 256
 
 
 class Attention(nn.Module):
-    """Multi-head attention with projections to an inner width; the batch of keys may be 1 and is then shared by all queries."""
+    """Multi-head attention with projections to an inner width; the batch of queries or of keys may be 1, shared by the others.
+
+    Between few tokens and a whole map, the projections of the map are folded into those of the tokens, which is exact:
+    (m W_k) (t W_q)^T = m (t W_q W_k^T)^T. With L tokens and h heads the map then meets L x h vectors in all, where each of its
+    projections has E columns. The bias of the keys adds the same to all scores of a query, so softmax does not see it.
+    In training nothing is folded, every parameter has its gradient; and compilers and exporters see the plain form.
+    """
 
     def __init__(self, dim: int, inner_dim: int, num_heads: int):
         super().__init__()
@@ -32,12 +38,44 @@ class Attention(nn.Module):
         return x_NTE.reshape(N, T, self.num_heads, E // self.num_heads).transpose(1, 2)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """``q`` ``[N, Tq, D]``, ``k`` and ``v`` ``[N or 1, Tk, D]``, to ``[N, Tq, D]``."""
+        """``q`` ``[N or 1, Tq, D]``, ``k`` and ``v`` ``[N or 1, Tk, D]``, to ``[N, Tq, D]``."""
+        E = self.q_proj.out_features
+        if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            few_queries, few_keys = (x.shape[1] * self.num_heads < E for x in (q, k))
+            if few_queries and k.shape[1] >= E and k.shape[0] == q.shape[0]:
+                return self._tokens_read_map(q, k, v)
+            if k.shape[0] == 1 < q.shape[0]:  # one map for all: their queries may as well come from one row
+                return self.forward(q.flatten(0, 1)[None], k, v).view(q.shape)
+            if few_keys and q.shape[1] >= E:
+                return self._map_reads_tokens(q, k, v)
         q, k, v = self._heads(self.q_proj(q)), self._heads(self.k_proj(k)), self._heads(self.v_proj(v))
         N = max(q.shape[0], k.shape[0])
         q, k, v = (x.expand(N, -1, -1, -1) for x in (q, k, v))
         x = F.scaled_dot_product_attention(q, k, v)
         return self.out_proj(x.transpose(1, 2).flatten(2))
+
+    def _tokens_read_map(self, q_NLD: Tensor, k_NTD: Tensor, v_NTD: Tensor) -> Tensor:
+        """Few queries, many keys: neither keys nor values are projected."""
+        q_NhLe = self._heads(self.q_proj(q_NLD))
+        h, L, e = q_NhLe.shape[1:]
+        of_keys_heD, of_values_heD = (linear.weight.unflatten(0, (h, e)) for linear in (self.k_proj, self.v_proj))
+        folded_NXD = (q_NhLe * e**-0.5 @ of_keys_heD).flatten(1, 2)
+        weights_NXT = (folded_NXD @ k_NTD.mT).softmax(dim=-1)
+        read_NhLD = (weights_NXT @ v_NTD).unflatten(1, (h, L))
+        x = (read_NhLD @ of_values_heD.mT).transpose(1, 2).flatten(2)
+        return self.out_proj(x + self.v_proj.bias)  # the weights of a query add up to 1
+
+    def _map_reads_tokens(self, q_NTD: Tensor, k_NLD: Tensor, v_NLD: Tensor) -> Tensor:
+        """Many queries, few keys: the queries are not projected, and what they read has its final width at once."""
+        k_NhLe, v_NhLe = self._heads(self.k_proj(k_NLD)), self._heads(self.v_proj(v_NLD))
+        h, L, e = k_NhLe.shape[1:]
+        k_NhLe = k_NhLe * e**-0.5
+        folded_NXD = (k_NhLe @ self.q_proj.weight.unflatten(0, (h, e))).flatten(1, 2)
+        bias_NX1 = (k_NhLe @ self.q_proj.bias.view(h, e, 1)).flatten(1, 2)
+        values_NXD = (v_NhLe @ self.out_proj.weight.T.unflatten(0, (h, e))).flatten(1, 2)
+        scores_NXT = folded_NXD @ q_NTD.mT + bias_NX1
+        weights_NXT = scores_NXT.unflatten(1, (h, L)).softmax(dim=2).flatten(1, 2)
+        return torch.add(weights_NXT.mT @ values_NXD, self.out_proj.bias)
 
 
 def attend(q_NQE: Tensor, k_NKE: Tensor, v_NKC: Tensor) -> Tensor:

@@ -5,12 +5,14 @@ Token order: object score, IoU, mask 0 (the single mask), masks 1..3 (the ambigu
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2_pipeline.model.attention import Attention
-from sam2_pipeline.model.layers import MLP, LayerNorm2d
+from sam2_pipeline.model.layers import MLP, LayerNorm2d, in_pieces
 
 NUM_MASKS = 4
 _NUM_HEADS = 8
@@ -81,7 +83,7 @@ class TwoWayTransformer(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Three steps, apart because callers stop early: `attend`, `upscale`, `draw`.
+    """Three steps, apart because callers stop early: `attend`, `upscale`, `draw`; `paint` is the last two in one.
 
     ``conv_s0`` and ``conv_s1`` live here in the checkpoints; the image encoder applies them, once per picture.
     """
@@ -128,10 +130,61 @@ class MaskDecoder(nn.Module):
 
     def draw(self, upscaled_NCHW: Tensor, mask_tokens_NMD: Tensor, indices_NK: Tensor) -> Tensor:
         """Mask logits ``[N, K, S/4, S/4]``, float32, of the K mask tokens (0..3) that ``indices_NK`` names in each row."""
-        weights = torch.stack([mlp(mask_tokens_NMD[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
-        weights_NKC = weights.gather(1, indices_NK[..., None].expand(-1, -1, weights.shape[-1]))
         N, C, H, W = upscaled_NCHW.shape
+        weights_NKC = self._brushes(mask_tokens_NMD, indices_NK)
         return (weights_NKC @ upscaled_NCHW.reshape(N, C, H * W)).view(N, -1, H, W).float()
+
+    def paint(
+        self, image_NDHW: Tensor, stride8_NCHW: Tensor, stride4_NCHW: Tensor, mask_tokens_NMD: Tensor, indices_NK: Tensor
+    ) -> Tensor:
+        """What `draw` makes of `upscale`, in one go, for inference: nothing as large as the upscaled map is ever held.
+
+        Transposed convolutions whose stride is their kernel's side treat every cell of the map on its own: one is a matrix
+        product that gives a cell 2 x 2 cells, the next one gives each of these 2 x 2. So a few cells go through all steps while
+        they are in the cache, their channels last, and only the masks are put in order.
+        Compilers and exporters see the plain form.
+        """
+        if torch.compiler.is_compiling():
+            return self.draw(self.upscale(image_NDHW, stride8_NCHW, stride4_NCHW), mask_tokens_NMD, indices_NK)
+        up1, norm, _, up2, _ = cast(tuple[nn.ConvTranspose2d, LayerNorm2d, nn.Module, nn.ConvTranspose2d, nn.Module],
+                                    tuple(self.output_upscaling))  # fmt: skip
+        N, _, H, W = image_NDHW.shape
+        weights_NCK = self._brushes(mask_tokens_NMD, indices_NK).mT
+        K = weights_NCK.shape[2]
+
+        def paint_cells(fine_NTSC: Tensor, middle_NTSC: Tensor, cells_NTD: Tensor) -> Tensor:
+            x = _spread(up1, cells_NTD) + middle_NTSC
+            x = F.gelu(F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps))
+            x = F.gelu(_spread(up2, x).flatten(2, 3) + fine_NTSC)
+            return (x.flatten(1, 2) @ weights_NCK).unflatten(1, (-1, 16))
+
+        cells = image_NDHW.flatten(2).mT
+        middle, fine = _cells(stride8_NCHW, 1), _cells(stride4_NCHW, 2)
+        painted = in_pieces(paint_cells, fine.expand(N, -1, -1, -1), middle.expand(N, -1, -1, -1), cells, dim=1)
+        painted = painted.view(N, H, W, 2, 2, 2, 2, K)  # the last four: (y, x) in the cell, (y, x) in the cell's quarter
+        return painted.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(N, K, 4 * H, 4 * W).float()
+
+    def _brushes(self, mask_tokens_NMD: Tensor, indices_NK: Tensor) -> Tensor:
+        """What each of the chosen mask tokens multiplies the upscaled channels by, ``[N, K, D/8]``."""
+        weights = torch.stack([mlp(mask_tokens_NMD[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
+        return weights.gather(1, indices_NK[..., None].expand(-1, -1, weights.shape[-1]))
+
+
+def _spread(up: nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    """A 2 x 2 transposed convolution of stride 2 on channels-last cells: ``[..., C]`` to ``[..., 4, C']``, row by row."""
+    weight = up.weight.permute(2, 3, 1, 0).flatten(0, 2)
+    return F.linear(x, weight, None if up.bias is None else up.bias.repeat(4)).unflatten(-1, (4, -1))
+
+
+def _cells(maps_NCHW: Tensor, doublings: int) -> Tensor:
+    """A finer map by the coarse cells it belongs to, ``[N, cells, 4 ** doublings, C]``, in the order of `_spread`."""
+    N, C, H, W = maps_NCHW.shape
+    side = 2**doublings
+    halves = [2] * doublings
+    x = maps_NCHW.reshape(N, C, H // side, *halves, W // side, *halves)
+    down, right = range(3, 3 + doublings), range(4 + doublings, 4 + 2 * doublings)
+    within = [axis for pair in zip(down, right, strict=True) for axis in pair]
+    return x.permute(0, 2, 3 + doublings, *within, 1).reshape(N, -1, side * side, C)
 
 
 def stability(logits_NHW: Tensor, offset: float) -> Tensor:

@@ -133,15 +133,22 @@ class Sam2(nn.Module):
             decoded = decoder.attend(
                 embedding_NDHW + dense, encoder.image_positions(), encoder.encode_points(points_NP2, labels_NP)
             )
-            upscaled = decoder.upscale(decoded.image_NDHW, features.stride8_VCHW[lanes_N], features.stride4_VCHW[lanes_N])
+
+            def draw(indices_NK: Tensor) -> Tensor:
+                one = not torch.compiler.is_compiling() and len(features) == 1
+                fine = features if one else features.select(lanes_N)  # a single picture need not be repeated
+                return decoder.paint(
+                    decoded.image_NDHW, fine.stride8_VCHW, fine.stride4_VCHW, decoded.mask_tokens_NMD, indices_NK
+                )
+
             best_N1 = decoded.predicted_iou_NM[:, 1:].argmax(dim=1, keepdim=True) + 1
             zero_N1 = torch.zeros_like(best_N1)
             if multimask:
                 index_N1 = pointer_index_N1 = best_N1
-                logits = decoder.draw(upscaled, decoded.mask_tokens_NMD, best_N1)[:, 0]
+                logits = draw(best_N1)[:, 0]
             else:
                 index_N1 = pointer_index_N1 = zero_N1
-                logits = decoder.draw(upscaled, decoded.mask_tokens_NMD, torch.cat((zero_N1, best_N1), dim=1))
+                logits = draw(torch.cat((zero_N1, best_N1), dim=1))
                 logits, stable_N = settle(logits, rules)
                 index_N1 = torch.where(stable_N[:, None], zero_N1, best_N1)
             pointer = self._pointer(decoded.mask_tokens_NMD, pointer_index_N1, decoded.object_score_N, rules)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from sam2_pipeline.model.mask_decoder import DecodedTokens
 from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.segment.batches import BatchSize
 from sam2_pipeline.segment.clean import fill_holes, remove_sprinkles
+from sam2_pipeline.segment.enlarged import measure_enlarged
 from sam2_pipeline.segment.image import ImageEmbedding, ImagePrediction, ImageSegmenter, decode_prompts, draw_masks, prompt_points
 from sam2_pipeline.segment.nms import suppress
 
@@ -153,24 +154,36 @@ def _propose_in_crop(
     embedding = segmenter.embed(image[y0:y1, x0:x1])
     points = grid * (x1 - x0, y1 - y0)
     size = (image.shape[0], image.shape[1])
-    found = batch_size.run(points, lambda batch: _propose_at_points(segmenter, embedding, batch, crop, size, options))
+    found = batch_size.run(points, lambda batch: _candidates_at_points(segmenter, embedding, batch, crop, size, options))
     if not found:
         return []
     keep = suppress(
-        np.array([p.box_xyxy for p in found]), np.array([p.predicted_iou for p in found], np.float32), options.box_nms_thresh
+        np.array([c.box_xyxy for c in found]), np.array([c.predicted_iou for c in found], np.float32), options.box_nms_thresh
     )
-    return [found[i] for i in keep]
+    kept = [found[i] for i in keep]
+    return BatchSize(_ENLARGED_TOGETHER).run(kept, lambda few: _draw(few, crop, size, options.mask_threshold))
 
 
-def _propose_at_points(
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A mask that passed the filters, still at low resolution. Coordinates are pixels of the crop."""
+
+    logits_HW: Tensor
+    box_xyxy: np.ndarray
+    predicted_iou: float
+    stability_score: float
+    point_xy: np.ndarray
+
+
+def _candidates_at_points(
     segmenter: ImageSegmenter,
     embedding: ImageEmbedding,
     points: np.ndarray,
     crop: tuple[int, int, int, int],
     size: tuple[int, int],
     options: GenerateOptions,
-) -> Iterator[Proposal]:
-    """Decodes one batch of points; scores are looked at before anything is drawn, and masks before anything is enlarged."""
+) -> Iterator[_Candidate]:
+    """Decodes one batch of points; scores are looked at before anything is drawn, and nothing is enlarged."""
     points_NP2, labels_NP = prompt_points(segmenter.model, embedding, points[:, None], np.ones((len(points), 1)), None)
     decoded = decode_prompts(segmenter.model, embedding, points_NP2, labels_NP, None)
     index = np.arange(len(points))
@@ -188,9 +201,8 @@ def _propose_at_points(
     if options.pred_iou_thresh > 0:
         keep = iou > options.pred_iou_thresh
         logits, iou, index = logits[keep], iou[keep], index[keep.cpu().numpy()]
-    for start in range(0, len(logits), _ENLARGED_TOGETHER):
-        chunk = slice(start, start + _ENLARGED_TOGETHER)
-        yield from _finish(logits[chunk], iou[chunk], points[index[chunk]], embedding, crop, size, options)
+    if len(logits):
+        yield from _filter(_mend(logits, options), iou, points[index], embedding, crop, size, options)
 
 
 def _select_prompts(decoded: DecodedTokens, keep: Tensor) -> DecodedTokens:
@@ -226,7 +238,7 @@ def _mend(logits_NHW: Tensor, options: GenerateOptions) -> Tensor:
     return remove_sprinkles(mended, logits_NHW > threshold, area, threshold - 10.0)
 
 
-def _finish(
+def _filter(
     logits: Tensor,
     iou: Tensor,
     points: np.ndarray,
@@ -234,41 +246,35 @@ def _finish(
     crop: tuple[int, int, int, int],
     size: tuple[int, int],
     options: GenerateOptions,
-) -> Iterator[Proposal]:
-    """Enlarges to the crop, filters by stability and by the crop's edge, and encodes at the picture's size."""
-    x0, y0, x1, y1 = crop
-    height, width = size
-    large = resize_maps(_mend(logits, options)[:, None], (embedding.height, embedding.width))[:, 0]
+) -> Iterator[_Candidate]:
+    """Those that are stable and not cut off by the crop's edge, judged as they are at the crop's size."""
     threshold, offset = options.mask_threshold, options.stability_score_offset
-    strict = (large > threshold + offset).flatten(1).sum(1, dtype=torch.int32)
-    stable = strict / (large > threshold - offset).flatten(1).sum(1, dtype=torch.int32)
+    levels = (threshold, threshold + offset, threshold - offset)
+    large = measure_enlarged(logits, (embedding.height, embedding.width), levels)
     # An empty mask has stability 0 / 0: dropped by any threshold above 0, kept without one, as in the reference.
-    keep = stable >= options.stability_score_thresh
-    if options.stability_score_thresh <= 0:
-        keep = torch.ones_like(keep)
-    masks = large[keep] > threshold
-    boxes = mask_boxes(masks).cpu().numpy()
-    inside = ~_near_crop_edge(boxes, crop, size)
-    padded = torch.zeros(int(inside.sum()), width, height, dtype=torch.uint8)
-    padded[:, x0:x1, y0:y1] = masks[torch.from_numpy(inside).to(masks.device)].transpose(1, 2).cpu()
-    rles = encode_columns(padded.numpy())
-    scores, stabilities = iou[keep].cpu().numpy()[inside], stable[keep].cpu().numpy()[inside]
+    stable = large.area_LN[1].float() / large.area_LN[2].float()
+    keep = (stable >= options.stability_score_thresh) | (options.stability_score_thresh <= 0)
+    boxes = large.box_N4.cpu().numpy()
+    passed = np.flatnonzero(keep.cpu().numpy() & ~_near_crop_edge(boxes, crop, size))
+    logits = logits[torch.from_numpy(passed).to(logits.device)]
+    scores, stabilities = iou.cpu().numpy(), stable.cpu().numpy()
+    for logits_HW, i in zip(logits, passed, strict=True):
+        yield _Candidate(logits_HW, boxes[i], float(scores[i]), float(stabilities[i]), points[i])
+
+
+def _draw(
+    candidates: Sequence[_Candidate], crop: tuple[int, int, int, int], size: tuple[int, int], threshold: float
+) -> Iterator[Proposal]:
+    """Enlarges candidates to the crop and encodes them at the picture's size."""
+    x0, y0, x1, y1 = crop
+    large = resize_maps(torch.stack([c.logits_HW for c in candidates])[:, None], (y1 - y0, x1 - x0))[:, 0]
+    padded = torch.zeros(len(candidates), size[1], size[0], dtype=torch.uint8)
+    padded[:, x0:x1, y0:y1] = (large > threshold).transpose(1, 2).cpu()
     origin = np.array([x0, y0, x0, y0])
-    clicks = points[keep.cpu().numpy()][inside] + (x0, y0)
-    for rle, box, score, stability, click in zip(rles, boxes[inside] + origin, scores, stabilities, clicks, strict=True):
-        yield Proposal(rle, tuple(box.tolist()), float(score), float(stability), tuple(click.tolist()), crop)
-
-
-def mask_boxes(masks_NHW: Tensor) -> Tensor:
-    """Pixel extremes ``[N, 4]`` (x0, y0, x1, y1), inclusive; zeros for an empty mask."""
-    columns, rows = masks_NHW.any(dim=1), masks_NHW.any(dim=2)
-
-    def ends(line_NL: Tensor) -> tuple[Tensor, Tensor]:
-        number = line_NL.int()
-        return number.argmax(dim=1), line_NL.shape[1] - 1 - number.flip(1).argmax(dim=1)
-
-    (x0, x1), (y0, y1) = ends(columns), ends(rows)
-    return torch.stack((x0, y0, x1, y1), dim=1) * columns.any(dim=1, keepdim=True)
+    for found, rle in zip(candidates, encode_columns(padded.numpy()), strict=True):
+        box, click = found.box_xyxy + origin, found.point_xy + origin[:2]
+        scores = found.predicted_iou, found.stability_score
+        yield Proposal(rle, tuple(box.tolist()), *scores, tuple(click.tolist()), crop)
 
 
 def _near_crop_edge(boxes_N4: np.ndarray, crop: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:

@@ -152,13 +152,18 @@ def draw_masks(
     decoder, features = model.sam_mask_decoder, embedding.features
     iou, N = decoded.predicted_iou_NM, len(decoded.predicted_iou_NM)
     with model.precision():
-        upscaled = decoder.upscale(decoded.image_NDHW, features.stride8_VCHW, features.stride4_VCHW)
+
+        def draw(indices_NK: Tensor) -> Tensor:
+            return decoder.paint(
+                decoded.image_NDHW, features.stride8_VCHW, features.stride4_VCHW, decoded.mask_tokens_NMD, indices_NK
+            )
+
         if multimask:
             index = torch.arange(1, iou.shape[1], device=iou.device).expand(N, -1)
-            logits = decoder.draw(upscaled, decoded.mask_tokens_NMD, index)
+            logits = draw(index)
         else:
             best = iou[:, 1:].argmax(dim=1, keepdim=True) + 1
             pair = torch.cat((torch.zeros_like(best), best), dim=1)
-            chosen, stable = settle(decoder.draw(upscaled, decoded.mask_tokens_NMD, pair), rules)
+            chosen, stable = settle(draw(pair), rules)
             logits, index = chosen[:, None], torch.where(stable[:, None], 0, best)
     return ImagePrediction(logits, iou.gather(1, index), decoded.object_score_N, embedding.height, embedding.width)

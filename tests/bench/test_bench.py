@@ -12,10 +12,11 @@ from sam2_pipeline.bench import measure
 from sam2_pipeline.bench.cli import main, make_model
 from sam2_pipeline.bench.contestants import Ours
 from sam2_pipeline.bench.measure import Result, Sizes
+from sam2_pipeline.bench.profiling import profiled
 from sam2_pipeline.masklets.rle import Rle
 from sam2_pipeline.model.sam2 import Sam2
 
-TINY = Sizes(image_size=128, rounds=3, frames=4, points_per_side=2, objects=(1, 2))
+TINY = Sizes(image_size=128, rounds=3, frames=3, points_per_side=2, objects=(1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,7 @@ def test_a_contestant_agrees_with_itself(model: Sam2) -> None:
         assert {name: len(times) for name, times in result.wall_ms.items()} == {"sam2_pipeline": 3, "twin": 3}
         median, low, high = result.ratio() or (0, 0, 0)
         assert 0 < low <= median <= high
+        assert set(result.extra_mib) == {"sam2_pipeline", "twin"}
 
 
 def test_the_gate_closes_on_wrong_masks(model: Sam2) -> None:
@@ -75,8 +77,19 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     file = tmp_path / "bench.json"
     threads = str(torch.get_num_threads())
     options = ["--quick", "--image-size", "128", "--frames", "3", "--objects", "1", "--threads", threads]
-    assert main([*options, "--json", str(file)]) == 0
-    assert "tracking 1 object" in capsys.readouterr().out
+    assert main([*options, "--points", "2", "--json", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "tracking 1 object" in said and "of the bare model's speed" in said and "frames/s" in said
     found = json.loads(file.read_text())
     assert found["sizes"]["objects"] == [1] and found["contestants"] == ["sam2_pipeline"]
-    assert len(found["results"]) == 3 and found["processor"]
+    tasks = ["image encoder", "tracking 1 object", "automatic masks 2x2", "videos to tables"]
+    assert [r["task"] for r in found["results"]][:4] == tasks and found["processor"]
+    assert all(r["agrees"] for r in found["results"])
+    assert len(found["results"][1]["wall_ms"]["sam2_pipeline"]) == 3
+
+
+def test_a_profile_names_parts_of_the_model_and_operators(model: Sam2) -> None:
+    lines = profiled(model, lambda: model.encode_frames(torch.zeros(1, 3, 128, 128)))
+    assert any(line.endswith("encode_frames") for line in lines) and any("aten::" in line for line in lines)
+    assert not any("attend_memory" in line for line in lines), "what did not run is not there"
+    assert model.encode_frames.__func__ is Sam2.encode_frames, "and the model is as it was"  # type: ignore[attr-defined]

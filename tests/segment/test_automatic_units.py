@@ -7,7 +7,7 @@ from golden.goldens import load
 from scipy import ndimage
 
 from sam2_pipeline.model.layers import resize_maps
-from sam2_pipeline.segment.automatic import GenerateOptions, _near_crop_edge, crop_boxes, mask_boxes, point_grid
+from sam2_pipeline.segment.automatic import GenerateOptions, _near_crop_edge, crop_boxes, point_grid
 from sam2_pipeline.segment.clean import fill_holes, remove_sprinkles, small_components
 from sam2_pipeline.segment.nms import suppress
 
@@ -34,13 +34,6 @@ def test_near_crop_edge() -> None:
     x1, y1 = case["image_box"][2:]
     near = _near_crop_edge(np.array(case["boxes_in_crop"]), tuple(case["crop_box"]), (y1, x1))
     assert near.tolist() == case["near"]
-
-
-def test_mask_boxes() -> None:
-    masks = torch.zeros(3, 9, 7, dtype=torch.bool)
-    masks[0, 2:4, 3:7] = True
-    masks[2] = True
-    assert mask_boxes(masks).tolist() == [[3, 2, 6, 3], [0, 0, 0, 0], [0, 0, 6, 8]]
 
 
 def test_suppression_by_hand() -> None:
