@@ -166,7 +166,8 @@ scenes that no training uses. Protocols, for every object from the first frame o
   click, clicks-N   one click in its middle, or N, each after the first in the middle of the largest error
   offline           clicks there, then again and again on the frame with the worst mask of the whole video
   online            one pass: clicks wherever the IoU falls below 0.75
-  automatic         no prompt: recall of the objects on the first frame, and spurious masklets
+  automatic         no prompt: recall of the objects on the first frame, spurious masklets and duplicates, and what became of
+                    objects that are late (see --set discover.every_s=0.5)
 
 examples:
   sam2-pipeline evaluate masklets/ DAVIS/Annotations/480p

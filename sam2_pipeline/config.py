@@ -1,9 +1,9 @@
 """`JobConfig`: everything a run can be told, validated before any work starts.
 
 Defaults, then the YAML file, then ``--set key.path=value``, then the command line's own options. What decides the results
-(model, weights, prompts, generation, tracking, limits) is hashed; what only decides where and how fast (device, workers, Ray,
-batch sizes) is not, so a run may be resumed on other machines. Storage options may hold credentials: they are kept beside
-the settings, and appear in no dump, hash or repr.
+(model, weights, prompts, how objects are found and tracked, limits) is hashed; what only decides where and how fast (device,
+workers, Ray, batch sizes) is not, so a run may be resumed on other machines. Storage options may hold credentials: they are
+kept beside the settings, and appear in no dump, hash or repr.
 """
 
 import dataclasses
@@ -91,6 +91,50 @@ class TrackingSettings(Settings):
     backward: bool = True
     fill_hole_area: int = setting(8, low=0)
     non_overlapping: bool = False
+
+
+@dataclass(frozen=True)
+class DiscoverSettings(Settings):
+    """Objects that appear later. Every ``every_s`` seconds of video (None: never) the picture is searched where no tracked mask
+    lies, as the first frame is; what is new is tracked from there in both directions.
+
+    A mask is nothing new if its IoU with a tracked one, or its share inside of a tracked one, is above ``max_overlap``. Tracked
+    masks of more than ``surroundings`` of the picture hide nothing: what lies inside of them may be new.
+    """
+
+    path: ClassVar[str] = "discover"
+    every_s: float | None = setting(None, above=0.0)
+    max_overlap: float = setting(0.5, above=0.0, high=1.0)
+    surroundings: float = setting(0.4, above=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class IdentitySettings(Settings):
+    """Which masklets are one object, and which part of another. ``apply``: where discovery may take an object for a new one, or
+    always (prompted masklets get parents, but are not merged), or never.
+
+    Automatic masklets with a temporal IoU above ``merge_iou`` (over all frames, or those of the shorter-lived one) are merged:
+    the better one stays. ``parent_masklet_id`` is the smallest masklet that holds the share ``part_share`` of this one. None
+    switches either off. Objects that were not visible for ``lost_after_s`` seconds are tracked on the discovery's keyframes only,
+    until they are visible there again: cheaper, but what they do in between is missed. None: all are tracked on every frame.
+    """
+
+    path: ClassVar[str] = "identity"
+    apply: Literal["discovering", "always", "never"] = "discovering"
+    merge_iou: float | None = setting(0.8, above=0.0, high=1.0)
+    part_share: float | None = setting(0.9, above=0.0, high=1.0)
+    lost_after_s: float | None = setting(None, low=0.0)
+
+
+@dataclass(frozen=True)
+class CutSettings(Settings):
+    """Shot changes. ``split``: they are looked for, no memory crosses them, masklets end there, and objects are looked for anew.
+    ``ignore``, as published: the whole video is one shot. ``threshold``: how much more unlike pictures across a cut are than
+    neighbours beside it, 0 to 1."""
+
+    path: ClassVar[str] = "cuts"
+    mode: Literal["split", "ignore"] = "ignore"
+    threshold: float = setting(0.3, above=0.0, high=1.0)
 
 
 @dataclass(frozen=True)
@@ -187,12 +231,20 @@ class JobConfig(Settings):
     prompts: PromptSettings = field(default_factory=PromptSettings)
     generate: GenerateSettings = field(default_factory=GenerateSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
+    discover: DiscoverSettings = field(default_factory=DiscoverSettings)
+    identity: IdentitySettings = field(default_factory=IdentitySettings)
+    cuts: CutSettings = field(default_factory=CutSettings)
     annotate: AnnotateSettings = field(default_factory=AnnotateSettings)
     units: UnitSettings = field(default_factory=UnitSettings)
     sources: SourceSettings = field(default_factory=SourceSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     ray: RaySettings = field(default_factory=RaySettings)
     storage_options: dict = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.identity.lost_after_s is not None and self.discover.every_s is None:
+            raise ConfigError("identity.lost_after_s needs discover.every_s: lost objects are looked for when others are")
 
     @classmethod
     def load(

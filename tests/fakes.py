@@ -22,6 +22,7 @@ class FakeStream:
 
     def __init__(self, source: FrameSource, prompts: Sequence[Prompt] | None, delay_s: float) -> None:
         self.seeds: list[MaskletSeed] = []
+        self.shot_count = None
         self._source, self._delay_s = source, delay_s
         self._kind = "auto" if prompts is None else "prompted"
         self._prompts = prompts

@@ -80,6 +80,7 @@ def masklet_facts(masklet: Masklet) -> dict[str, Any]:
     seed, prompt = masklet.seed, masklet.seed.prompt
     rest = {key: value for key, value in seed.attributes.items() if key not in ("category", "iscrowd")}
     facts: dict[str, Any] = {"masklet_id": seed.masklet_id, "masklet_type": seed.kind, "object_id": seed.object_id}
+    facts |= {"shot_index": seed.shot_index, "parent_masklet_id": seed.parent_masklet_id}
     facts |= {"iscrowd": seed.attributes.get("iscrowd", 0), "attributes": rest}
     if prompt.mask is not None:
         return facts
@@ -113,7 +114,8 @@ def read_masklet(
         attributes["iscrowd"] = facts["iscrowd"]
     if category is not None and category["name"] != OBJECT["name"]:
         attributes["category"] = dict(category)
-    seed = replace(plain.seed, attributes=attributes)
+    shot, parent = facts.get("shot_index"), facts.get("parent_masklet_id")
+    seed = replace(plain.seed, attributes=attributes, shot_index=shot, parent_masklet_id=parent)
     if "prompt_frame_index" in facts:
         points = np.reshape(np.asarray(facts["prompt_points"], np.float32), (-1, 3))
         index, number = facts["prompt_frame_index"], seed.prompt.object_id

@@ -218,7 +218,8 @@ def _seed(row: dict[str, Any], frames: Sequence[MaskletFrame]) -> MaskletSeed:
         index, mask = nearest.frame_index, nearest.rle
     object_id = row["masklet_id"] if row["object_id"] is None else row["object_id"]
     prompt = Prompt(object_id, index, points[:, :2], points[:, 2], box, mask)
-    return MaskletSeed(row["masklet_id"], row["masklet_type"], prompt, row["object_id"], _attributes(row))
+    found_in = row["shot_index"], row["parent_masklet_id"]
+    return MaskletSeed(row["masklet_id"], row["masklet_type"], prompt, row["object_id"], _attributes(row), *found_in)
 
 
 def _attributes(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import json
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import pyarrow as pa
 
 from sam2_pipeline.errors import StorageError
 from sam2_pipeline.masklets.masklet import MaskletFrame, MaskletSeed
+from sam2_pipeline.masklets.rle import Rle
 from sam2_pipeline.masklets.schema import MASKLETS, MASKS
 from sam2_pipeline.masklets.statistics import MaskletStatistics
 
@@ -83,6 +85,36 @@ class MaskSpool:
             while rows := cursor.fetchmany(_BATCH_ROWS):
                 yield self._batch(rows)
 
+    def visible_masks(self) -> Iterator[dict[int, Rle]]:
+        """The masks that are not empty, by masklet id, of one frame after the other."""
+        number = f"SELECT key & {(1 << _FRAME_BITS) - 1} AS frame, key >> {_FRAME_BITS}, height, width, counts"
+        with self._reporting():
+            cursor = self._database.execute(f"{number} FROM masks WHERE area > 0 ORDER BY frame")
+            for _, rows in groupby(cursor, key=lambda row: row[0]):
+                yield {masklet_id: Rle(*mask) for _, masklet_id, *mask in rows}
+
+    def statistics(self) -> dict[int, dict[str, Any]]:
+        """The measures of every masklet, under their column names in the masklets table."""
+        return {masklet_id: one.row() for masklet_id, one in sorted(self._statistics.items())}
+
+    def renumber(self, numbers: Mapping[int, int]) -> None:
+        """Gives masklets new numbers, in the order of the old ones; those that get none are removed."""
+        new = [numbers[old] for old in sorted(numbers)]
+        if sorted(set(new)) != new or any(number > old for old, number in numbers.items()):
+            raise ValueError(f"new numbers {numbers}: expected the order of the old ones, and none above its old one")
+        low = f"key & {(1 << _FRAME_BITS) - 1}"
+        with self._reporting():
+            for old in sorted(self._statistics):  # a number is never above the old one, so its place is free by now
+                if old not in numbers:
+                    self._database.execute("DELETE FROM masks WHERE key BETWEEN ? AND ?", _keys_of(old))
+                elif numbers[old] != old:
+                    self._database.execute(
+                        f"UPDATE masks SET key = (? << {_FRAME_BITS}) | ({low}) WHERE key BETWEEN ? AND ?",
+                        (numbers[old], *_keys_of(old)),
+                    )
+        self._statistics = {new: self._statistics[old] for old, new in numbers.items()}
+        self.num_rows = sum(one.row()["frame_count"] for one in self._statistics.values())
+
     def masklet_rows(self, seeds: Iterable[MaskletSeed]) -> list[dict[str, Any]]:
         """One row of the masklets table for every seed, sorted by masklet_id.
 
@@ -143,6 +175,11 @@ class MaskSpool:
             raise StorageError(f"{where}: cannot keep the masks of {self.video_id}: {error}") from error
 
 
+def _keys_of(masklet_id: int) -> tuple[int, int]:
+    """The lowest and the highest key of a masklet."""
+    return masklet_id << _FRAME_BITS, ((masklet_id + 1) << _FRAME_BITS) - 1
+
+
 def _seed_columns(video_id: str, seed: MaskletSeed) -> dict[str, Any]:
     prompt = seed.prompt
     points = np.column_stack([prompt.points_xy, prompt.point_labels]) if len(prompt.points_xy) else np.zeros((0, 3))
@@ -155,4 +192,6 @@ def _seed_columns(video_id: str, seed: MaskletSeed) -> dict[str, Any]:
         "prompt_points": points.tolist(),
         "prompt_box": None if prompt.box_xyxy is None else prompt.box_xyxy.tolist(),
         "attributes": json.dumps(dict(seed.attributes)) if seed.attributes else None,
+        "shot_index": seed.shot_index,
+        "parent_masklet_id": seed.parent_masklet_id,
     }

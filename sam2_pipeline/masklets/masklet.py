@@ -36,7 +36,8 @@ class MaskletSeed:
     """How a masklet began: its number in the video, and the prompt it was tracked from.
 
     ``object_id`` is the caller's number for prompted masklets and None for automatic ones. ``attributes`` is what else an
-    imported annotation says of the object.
+    imported annotation says of the object. ``shot_index`` is the shot in which it was found or prompted, None if shots were not
+    looked for; ``parent_masklet_id`` the smallest masklet that this one is part of, None if there is none, or nobody looked.
     """
 
     masklet_id: int
@@ -44,6 +45,8 @@ class MaskletSeed:
     prompt: Prompt
     object_id: int | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    shot_index: int | None = None
+    parent_masklet_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

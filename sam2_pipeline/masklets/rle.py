@@ -1,4 +1,4 @@
-"""COCO run-length masks: encode, decode, area, box, IoU, union.
+"""COCO run-length masks: encode, decode, area, box, IoU, containment, union.
 
 A mask is read down its columns, as COCO does; the runs alternate between background and object, beginning with
 background. ``counts`` is COCO's compressed form, which goes straight into ``pycocotools.mask``.
@@ -140,6 +140,14 @@ def iou(a: Sequence[Rle], b: Sequence[Rle]) -> np.ndarray:
         return np.zeros((len(a), len(b)))
     _check_same_size([*a, *b])
     return np.asarray(coco.iou([_coco(x) for x in a], [_coco(x) for x in b], [0] * len(b)))
+
+
+def share_inside(a: Sequence[Rle], b: Sequence[Rle]) -> np.ndarray:
+    """Share of the pixels of every mask in ``a`` that lie inside each of ``b``, float64 ``[len(a), len(b)]``; 0 if empty."""
+    if not a or not b:
+        return np.zeros((len(a), len(b)))
+    _check_same_size([*a, *b])
+    return np.asarray(coco.iou([_coco(x) for x in a], [_coco(x) for x in b], [1] * len(b)))
 
 
 def merge(masks: Sequence[Rle], intersect: bool = False) -> Rle:

@@ -5,7 +5,7 @@ Versions only add columns: what an older one wrote reads as null in them.
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 VERSION_KEY = b"sam2_pipeline.schema_version"
 
 _FLOATS = pa.list_(pa.field("element", pa.float32()))
@@ -52,6 +52,7 @@ VIDEOS = _schema(
     ("package_version", pa.string(), "version of sam2_pipeline"),
     ("device", pa.string(), "what the model ran on"),
     ("attributes", pa.string(), "what else an imported annotation says of the video, as JSON; null for a run", 2),
+    ("shot_count", pa.int32(), "shots of the video; null where they were not looked for (cuts.mode ignore)", 3),
 )
 
 MASKLETS = _schema(
@@ -75,6 +76,8 @@ MASKLETS = _schema(
     ("prompt_points", _POINTS, "points of that prompt as (x, y, label), label 1 object, 0 background; empty without"),
     ("prompt_box", _FLOATS, "box of that prompt as (x0, y0, x1, y1); null without"),
     ("attributes", pa.string(), "what else an imported annotation says of the object, as JSON; null for a run", 2),
+    ("shot_index", pa.int32(), "number of the shot that the masklet lives in, from 0; null where shots were not looked for", 3),
+    ("parent_masklet_id", pa.int32(), "smallest masklet that this one is part of; null if of none, or not looked for", 3),
 )
 
 MASKS = _schema(

@@ -12,6 +12,7 @@ import sam2_pipeline.errors as errors
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import CheckpointError, PipelineError
 from sam2_pipeline.model.config import find_config
+from sam2_pipeline.pipeline.identity import identity_options
 from sam2_pipeline.pipeline.job import ModelFacts
 from sam2_pipeline.pipeline.video import Generator
 
@@ -65,6 +66,8 @@ class ModelFactory:
         import torch
 
         from sam2_pipeline.segment.automatic import GenerateOptions
+        from sam2_pipeline.segment.cuts import CutOptions
+        from sam2_pipeline.segment.discover import DiscoverOptions
         from sam2_pipeline.segment.masklet_generator import MaskletGenerator
         from sam2_pipeline.segment.options import TrackingOptions
 
@@ -75,7 +78,18 @@ class ModelFactory:
         tracking = TrackingOptions(
             fill_hole_area=settings.fill_hole_area, non_overlapping=settings.non_overlapping, row_batch=settings.row_batch
         )
-        return MaskletGenerator(model, generate, tracking, backward=settings.backward), facts
+        cuts = self.config.cuts
+        generator = MaskletGenerator(
+            model,
+            generate,
+            tracking,
+            backward=settings.backward,
+            discover=DiscoverOptions(**dataclasses.asdict(self.config.discover)),
+            cuts=CutOptions(cuts.threshold) if cuts.mode == "split" else None,
+            identity=identity_options(self.config),
+            lost_after_s=self.config.identity.lost_after_s,
+        )
+        return generator, facts
 
 
 class KeptFactory:

@@ -19,6 +19,7 @@ from sam2_pipeline.masklets.masklet import FrameMasks, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.work import VideoRef
 from sam2_pipeline.pipeline import interrupt
+from sam2_pipeline.pipeline.identity import identity_options, settle_identity
 from sam2_pipeline.pipeline.job import Job
 from sam2_pipeline.pipeline.metrics import Meter
 from sam2_pipeline.pipeline.watchdog import TIMED_OUT, Leash, Patience
@@ -31,9 +32,10 @@ Notify = Callable[[str, int, int | None], None]
 
 
 class MaskletStream(Protocol):
-    """Masks frame by frame; ``seeds`` is complete when the stream has ended."""
+    """Masks frame by frame; ``seeds`` and ``shot_count`` (None: nobody looked for shots) are right when the stream has ended."""
 
     seeds: list[MaskletSeed]
+    shot_count: int | None
 
     def __iter__(self) -> Iterator[FrameMasks]: ...
 
@@ -165,7 +167,10 @@ class VideoWorker:
                 row["wall_s"] = -waited  # waiting for other videos is no time of this one's
                 self.meter.add("sam2_stage_seconds_total", waited, stage="wait")
                 with self.meter.stage("track"):
-                    seeds, row["annotated_frame_count"] = self._spool_masks(source, prompts, spool, leash)
+                    seeds, found = self._spool_masks(source, prompts, spool, leash)
+            row |= found
+            if (options := identity_options(self.job.config)) is not None:
+                seeds = settle_identity(spool, seeds, options)
             spool.masklet_rows(seeds)  # masks that do not fit their seeds should cost this video, not its unit
             return seeds
 
@@ -185,8 +190,8 @@ class VideoWorker:
 
     def _spool_masks(
         self, source: Video, prompts: Sequence[Prompt] | None, spool: MaskSpool, leash: Leash
-    ) -> tuple[list[MaskletSeed], int]:
-        """Masklets' seeds, and how many frames are annotated. What the device holds of the video is free on return."""
+    ) -> tuple[list[MaskletSeed], dict[str, Any]]:
+        """Masklets' seeds, and what was learnt for the video's row. What the device holds of the video is free on return."""
         self._check_cancelled()
         patience = Patience(leash, self.job.config.limits, source.num_frames)
         stream = self.generator.stream(source, prompts, annotate_fps=self.job.config.annotate.fps)
@@ -199,7 +204,8 @@ class VideoWorker:
             seen[frame.frame_index] = 1
             self.meter.add("sam2_frames_total")
             self.notify(spool.video_id, frame.frame_index + 1, source.num_frames)
-        return list(stream.seeds), sum(seen)
+        patience.renew()
+        return list(stream.seeds), {"annotated_frame_count": sum(seen), "shot_count": stream.shot_count}
 
     def _check_cancelled(self) -> None:
         interrupt.check()
@@ -223,6 +229,7 @@ def _blank_row(video: VideoRef, unit_id: str, job: Job) -> dict[str, Any]:
         "duration_s": None,
         "codec": None,
         "attributes": None,
+        "shot_count": None,
         "model": job.model.name,
         "weights_sha256": job.model.weights_sha256,
         "config_hash": job.config_hash,

@@ -13,6 +13,7 @@ from sam2_pipeline.evaluation.result import RECALL_AT, Evaluation, Failure, mean
 from sam2_pipeline.evaluation.scores import ObjectScore
 from sam2_pipeline.evaluation.show import UNSEEN_WIDTH, percent
 from sam2_pipeline.protocols.interactive import Effort
+from sam2_pipeline.protocols.late import Discovered, figures
 from sam2_pipeline.protocols.trial import AUTOMATIC, ClipResult, Round, Trial
 
 
@@ -24,12 +25,14 @@ class ProtocolResult:
         rounds: scores after each round of interaction; the last are the protocol's. A video whose interaction ended early
             stays as it was.
         clicks, frames: mean numbers per object in the end; None for automatic masklets.
+        discovered: of automatic masklets, what was made of late objects in each video.
     """
 
     name: str
     rounds: tuple[Evaluation, ...]
     clicks: float | None
     frames: float | None
+    discovered: tuple[Discovered, ...] = ()
 
     @property
     def scores(self) -> Evaluation:
@@ -52,6 +55,7 @@ class ProtocolResult:
         found: dict[str, Any] = {"protocol": self.name}
         if self.name == AUTOMATIC:
             found |= {f"recall_{at}_over_visible_frames": self.recall(at) for at in RECALL_AT}
+            found |= figures(self.discovered)
         else:
             found |= {"clicks_per_object": self.clicks, "prompted_frames_per_object": self.frames}
         if len(self.rounds) > 1:
@@ -119,7 +123,8 @@ def _protocol(name: str, trial: Trial, model: str, videos: Sequence[tuple[Round,
     ]
     last = [video[-1] for video in videos]
     clicks, frames = (_per_object(getattr(one, what) for one in last) for what in ("clicks", "frames"))
-    return ProtocolResult(name, tuple(rounds), None if automatic else clicks, None if automatic else frames)
+    late = tuple(one.discovered for one in last if one.discovered is not None)
+    return ProtocolResult(name, tuple(rounds), None if automatic else clicks, None if automatic else frames, late)
 
 
 def _per_object(videos: Iterable[dict[int, int]]) -> float | None:
@@ -157,6 +162,12 @@ def tables(found: TrialResult) -> Iterator[Table]:
             share = _decimal(one.scores.spurious_per_object)
             table.add_row(one.name, str(len(one.objects)), *recalls, str(masklets), str(spurious), share)
             yield table
+            late = figures(one.discovered)
+            table = _table("late objects", "number", "found", "mean IoU >= 0.7", "first frame off by", "duplicates")
+            shares = (percent(late[key]) for key in ("late_found", "late_recall_0.7_over_visible_frames"))
+            off, duplicates = _decimal(late["late_first_frame_error_mean"]), percent(late["duplicates_share"])
+            table.add_row(one.name, str(late["late_objects"]), *shares, off, duplicates)
+            yield table
 
 
 def notes(found: TrialResult) -> Iterator[str]:
@@ -171,7 +182,9 @@ def notes(found: TrialResult) -> Iterator[str]:
     if len(prompted) < len(found.protocols):
         yield (
             "automatic: recall of objects visible at the start, by mean IoU over the frames on which they are visible; "
-            "a masklet is spurious if it is not the one that stands for an object, with an IoU of 0.5 or more"
+            "a masklet is spurious if it is not the one that stands for an object, with an IoU of 0.5 or more; "
+            "late objects are found with a mean IoU of 0.7, beginning within 3 frames; "
+            "a duplicate has a temporal IoU above 0.8 with another masklet"
         )
     for one in found.protocols:
         if len(one.rounds) > 1:

@@ -14,6 +14,7 @@ from sam2_pipeline.masklets.frames import FrameSource
 from sam2_pipeline.pipeline.factory import ModelFactory
 from sam2_pipeline.protocols.clips import TrueClips
 from sam2_pipeline.protocols.interactive import Effort, offline, online
+from sam2_pipeline.protocols.late import Discovered, discovered
 from sam2_pipeline.protocols.prompted import Played, play
 from sam2_pipeline.protocols.prompting import TrueObject, true_objects, visible_at_first
 from sam2_pipeline.segment.masklet_generator import MaskletGenerator
@@ -27,11 +28,13 @@ _CLICKS = re.compile(r"click|clicks-([1-9]\d*)")
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Scores of one video after some interaction, with the prompts that its objects got until then, by object id."""
+    """Scores of one video after some interaction, with the prompts that its objects got until then, by object id; if they got
+    none, what was made of those that are late."""
 
     score: VideoScore
     clicks: dict[int, int] = field(default_factory=dict)
     frames: dict[int, int] = field(default_factory=dict)
+    discovered: Discovered | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class Trial:
 
     def _play(self, name: str, video_id: str, truth: Masks, frames: FrameSource) -> tuple[Round, ...]:
         if name == AUTOMATIC:
-            return (Round(self._score_automatic(video_id, truth, frames)),)
+            return (self._play_automatic(video_id, truth, frames),)
         objects = true_objects(truth, self.min_area)
         if not objects:
             return (Round(VideoScore(video_id, (), len(truth), 0)),)
@@ -115,14 +118,16 @@ class Trial:
         else:
             yield play(self.segmenter, frames, objects, "clicks", check_protocol(name))
 
-    def _score_automatic(self, video_id: str, truth: Masks, frames: FrameSource) -> VideoScore:
-        """Masklets are matched with all true objects; those that are visible at the start are the ones to be found."""
+    def _play_automatic(self, video_id: str, truth: Masks, frames: FrameSource) -> Round:
+        """Masklets are matched with all true objects; those that are visible at the start are the ones to be found. Those that
+        are late count apart."""
         masklets = self.generator.generate(frames)
         found = {one.masklet_id: {frame.frame_index: frame.rle for frame in one.frames} for one in masklets}
         score = score_video(video_id, found, truth, match="hungarian")
         wanted = visible_at_first(truth, self.min_area)
         objects = tuple(one for one in score.objects if one.object_id in wanted)
-        return replace(score, objects=objects, left_aside=len(truth) - len(objects))
+        late = discovered(found, truth, score.objects, self.min_area)
+        return Round(replace(score, objects=objects, left_aside=len(truth) - len(objects)), discovered=late)
 
 
 def check_protocol(name: str) -> int:

@@ -119,9 +119,16 @@ def crop_boxes(height: int, width: int, per_side: int, overlap_ratio: float) -> 
 
 @torch.inference_mode()
 def propose_masks(
-    model: Sam2, image: np.ndarray, options: GenerateOptions, decoding: DecodingRules | None = None
+    model: Sam2,
+    image: np.ndarray,
+    options: GenerateOptions,
+    decoding: DecodingRules | None = None,
+    covered_HW: np.ndarray | None = None,
 ) -> list[Proposal]:
-    """Masks of everything on a picture (uint8 ``[H, W, 3]``): in one crop by predicted IoU, across crops small crops first."""
+    """Masks of everything on a picture (uint8 ``[H, W, 3]``): in one crop by predicted IoU, across crops small crops first.
+
+    Grid points on ``covered_HW`` (bool) are left out, and crops without other points are not looked at.
+    """
     segmenter = ImageSegmenter(model, decoding)
     height, width = image.shape[:2]
     batch_size = BatchSize(options.points_per_batch)
@@ -130,7 +137,9 @@ def propose_masks(
     for per_side, grid in options.layers():
         for crop in crop_boxes(height, width, per_side, options.crop_overlap_ratio):
             num_crops += 1
-            found += _propose_in_crop(segmenter, image, crop, grid, options, batch_size)
+            points = _points_in_crop(grid, crop, covered_HW)
+            if len(points):
+                found += _propose_in_crop(segmenter, image, crop, points, options, batch_size)
     if num_crops > 1 and found:
         area = np.array([(p.crop_xyxy[2] - p.crop_xyxy[0]) * (p.crop_xyxy[3] - p.crop_xyxy[1]) for p in found])
         keep = suppress(np.array([p.box_xyxy for p in found]), 1 / area, options.crop_nms_thresh)
@@ -142,17 +151,26 @@ def propose_masks(
     return found
 
 
+def _points_in_crop(grid: np.ndarray, crop: tuple[int, int, int, int], covered_HW: np.ndarray | None) -> np.ndarray:
+    """Grid points in pixels of the crop, without those on covered pixels."""
+    x0, y0, x1, y1 = crop
+    points = grid * (x1 - x0, y1 - y0)
+    if covered_HW is None:
+        return points
+    columns, rows = points.astype(int).T
+    return points[~covered_HW[y0 + rows, x0 + columns]]
+
+
 def _propose_in_crop(
     segmenter: ImageSegmenter,
     image: np.ndarray,
     crop: tuple[int, int, int, int],
-    grid: np.ndarray,
+    points: np.ndarray,
     options: GenerateOptions,
     batch_size: BatchSize,
 ) -> list[Proposal]:
     x0, y0, x1, y1 = crop
     embedding = segmenter.embed(image[y0:y1, x0:x1])
-    points = grid * (x1 - x0, y1 - y0)
     size = (image.shape[0], image.shape[1])
     found = batch_size.run(points, lambda batch: _candidates_at_points(segmenter, embedding, batch, crop, size, options))
     if not found:

@@ -49,9 +49,16 @@ class DecodedFrames:
         self.height, self.width, self.num_frames = source.height, source.width, source.num_frames
 
     def images(self, start: int, stop: int | None = None, *, reverse: bool = False) -> Iterator[NetworkFrame]:
-        size = (self.image_size, self.image_size)
-        for frame in self.source.frames(start, stop, reverse=reverse, size=size):
-            yield NetworkFrame(frame.index, frame.timestamp_s, self.prepare(frame.image))
+        for frame in self.pictures(start, stop, reverse=reverse):
+            yield self.network_frame(frame)
+
+    def pictures(self, start: int, stop: int | None = None, *, reverse: bool = False) -> Iterator[Frame]:
+        """Frames squeezed to S x S."""
+        return self.source.frames(start, stop, reverse=reverse, size=(self.image_size, self.image_size))
+
+    def network_frame(self, frame: Frame) -> NetworkFrame:
+        """One of them, prepared."""
+        return NetworkFrame(frame.index, frame.timestamp_s, self.prepare(frame.image))
 
 
 class TensorFrames:

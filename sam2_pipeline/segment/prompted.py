@@ -34,7 +34,7 @@ class PromptedSession(VideoSession[Result]):
         Raises:
             ConfigError: the prompt lies outside the video.
         """
-        self._check(prompt)
+        self.check(prompt)
         if prompt.mask is not None:
             masks = self.engine.mask_prompts(decode(prompt.mask)[None])
             return self.add_masks(prompt.frame_index, [prompt.object_id], masks)
@@ -44,7 +44,7 @@ class PromptedSession(VideoSession[Result]):
 
     def schedule(self, prompt: Prompt) -> None:
         """Keeps a prompt until `propagate` reaches its frame, where the object's own past is known."""
-        self._check(prompt)
+        self.check(prompt)
         self._scheduled.setdefault(prompt.frame_index, []).append(prompt)
 
     def track(self, prompts: Iterable[Prompt]) -> Iterator[Result]:
@@ -65,7 +65,8 @@ class PromptedSession(VideoSession[Result]):
                 result = self.prompt(prompt)
             yield result
 
-    def _check(self, prompt: Prompt) -> None:
+    def check(self, prompt: Prompt) -> None:
+        """Raises `ConfigError` if the prompt lies outside the video."""
         height, width, length = self.frames.height, self.frames.width, self.frames.num_frames
         where = f"prompt for object {prompt.object_id} on frame {prompt.frame_index}"
         if length is not None and prompt.frame_index >= length:

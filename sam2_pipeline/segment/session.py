@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -131,15 +131,18 @@ class VideoSession(Generic[Result]):
             ends = [self.frames.num_frames, None if max_frames is None else start + max_frames + 1]
             stop = min((end for end in ends if end is not None), default=None)
         for frame in self.frames.images(start, stop, reverse=reverse):
-            yield self._step(frame, reverse, skip_visited)
+            yield self.advance(frame, reverse=reverse, skip_visited=skip_visited)
 
-    def _step(self, frame: NetworkFrame, reverse: bool, skip_visited: bool) -> Result:
-        """Tracks all objects onto one frame."""
+    def advance(
+        self, frame: NetworkFrame, object_ids: Collection[int] | None = None, *, reverse: bool = False, skip_visited: bool = False
+    ) -> Result:
+        """Tracks objects, all or the given ones, onto one frame: one step of `propagate`, for who walks by himself."""
         direction = -1 if reverse else 1
+        objects = [obj for object_id, obj in self.objects.items() if object_ids is None or object_id in object_ids]
         if self.options.own_timeline and self._has_pending():
             self.settle()
         tracked = []
-        for obj in self.objects.values():
+        for obj in objects:
             visited = obj.visits.direction(frame.index) is not None
             active = not self.options.own_timeline or obj.is_behind(frame.index, direction)
             if active and not (skip_visited and visited):
@@ -152,7 +155,7 @@ class VideoSession(Generic[Result]):
             for obj, record in zip(tracked, self.engine.track(features, rows)):
                 obj.bank.tracked[frame.index] = record
                 self.options.forget(obj.bank, frame.index)
-        return self._result(frame.index, False, frame.timestamp_s)
+        return self._result(frame.index, False, frame.timestamp_s, objects)
 
     # ------------------------------------------------------------------------------------------------------- details
 
@@ -199,8 +202,16 @@ class VideoSession(Generic[Result]):
             return self._encode(frame)
         raise ConfigError(f"frame {frame_index} is past the end of the video")
 
-    def _result(self, frame_index: int, conditioning: bool, timestamp_s: float | None = None) -> Result:
+    def _result(
+        self,
+        frame_index: int,
+        conditioning: bool,
+        timestamp_s: float | None = None,
+        objects: Sequence[TrackedObject] | None = None,
+    ) -> Result:
+        """What there is on a frame of the given objects, or of all."""
         if timestamp_s is None:
             timestamp_s = self._latest[0].timestamp_s if self._latest and self._latest[0].index == frame_index else 0.0
-        records = {object_id: obj.shown(frame_index, conditioning) for object_id, obj in self.objects.items()}
+        objects = list(self.objects.values()) if objects is None else objects
+        records = {obj.object_id: obj.shown(frame_index, conditioning) for obj in objects}
         return self.engine.result(frame_index, timestamp_s, records, self.frames.height, self.frames.width)

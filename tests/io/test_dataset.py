@@ -130,8 +130,9 @@ def test_prompted_seeds_come_back(tmp_path, maker):
     assert masked.seed.prompt.mask == encode(mask)
 
 
-def test_outputs_of_version_1(tmp_path, maker):
-    """What was written before there were attributes reads as null in them, and is still as its commit says."""
+@pytest.mark.parametrize("version", [1, 2])
+def test_outputs_of_older_versions(tmp_path, maker, version):
+    """What was written before there were some columns reads as null in them, and is still as its commit says."""
     storage = Storage(tmp_path)
     maker.unit(storage, "u1", ["a"])
     maker.unit(storage, "u2", ["b"])
@@ -139,7 +140,7 @@ def test_outputs_of_version_1(tmp_path, maker):
     parts = []
     for part in commit.parts:
         path = tmp_path / part.path
-        old = schema_of(part.table, 1)
+        old = schema_of(part.table, version)
         pq.write_table(pq.read_table(path).select(old.names).replace_schema_metadata(old.metadata), path)
         parts.append(replace(part, size_bytes=path.stat().st_size, sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
     (tmp_path / commit_name("u1")).unlink()
@@ -147,7 +148,8 @@ def test_outputs_of_version_1(tmp_path, maker):
     assert verify_output(storage) == []
     dataset = MaskletDataset(tmp_path)
     assert dataset.masklets().schema.equals(TABLES["masklets"]) and dataset.masklets().num_rows == 4
-    assert [masklet.seed.attributes for masklet in dataset] == [{}] * 4
+    seeds = [masklet.seed for masklet in dataset]
+    assert [(seed.attributes, seed.shot_index, seed.parent_masklet_id) for seed in seeds] == [({}, None, None)] * 4
     assert dataset.sql("SELECT count(*) FROM masklets WHERE attributes IS NULL").fetchall() == [(4,)]
 
 

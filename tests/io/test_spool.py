@@ -99,6 +99,8 @@ def test_masklet_rows():
         "prompt_points": [[6.5, 3.0, 0.0]],
         "prompt_box": [5.0, 2.0, 9.0, 5.0],
         "attributes": None,
+        "shot_index": None,
+        "parent_masklet_id": None,
     }
 
 
@@ -191,3 +193,42 @@ def test_memory_stays_flat():
     spooled_mb, growth_mb = map(float, result.stdout.split())
     assert spooled_mb > 60
     assert growth_mb < 20
+
+
+def test_masks_by_frame_are_those_that_are_visible():
+    with MaskSpool("v") as spool:
+        masks = {(n, t): make_mask(n, t) for n in (0, 2) for t in (7, 3, 1)}
+        for (number, index), mask in masks.items():
+            spool.add(number, MaskletFrame(index, index / 24, encode(mask), 0.5, 1.0, 0.25))
+        found = list(spool.visible_masks())
+        assert found == [
+            {n: encode(masks[n, t]) for n in (0, 2) if masks[n, t].any()}
+            for t in (1, 3, 7)
+            if masks[0, t].any() or masks[2, t].any()
+        ]
+        assert [set(of_frame) for of_frame in found] == [{0, 2}, {2}]  # nothing is visible on frame 7, and 0 not on 3
+        assert spool.statistics()[0]["visible_frame_count"] == 1 and spool.statistics()[2]["visible_frame_count"] == 2
+
+
+def test_masklets_get_new_numbers_and_those_without_go():
+    with MaskSpool("v") as spool:
+        for number in range(5):
+            for index in (2, 0, 1):
+                spool.add(number, MaskletFrame(index, 0.0, encode(np.full((2, 3), True)), number / 10, 1.0, 0.25))
+        spool.renumber({0: 0, 2: 1, 4: 2})
+        rows = pa.Table.from_batches(spool.sorted_batches()).to_pylist()
+        assert [(row["masklet_id"], row["frame_index"]) for row in rows] == [(n, t) for n in range(3) for t in range(3)]
+        assert [round(row["predicted_iou"], 3) for row in rows[::3]] == [0.0, 0.2, 0.4]
+        masklets = spool.masklet_rows([seed(number) for number in range(3)])
+        assert [row["predicted_iou_mean"] for row in masklets] == pytest.approx([0.0, 0.2, 0.4])
+        assert spool.num_rows == 9
+        for wrong in ({0: 1, 1: 0}, {0: 1}, {0: 0, 1: 0}):
+            with pytest.raises(ValueError, match="expected the order of the old ones"):
+                spool.renumber(wrong)
+
+
+def make_mask(number: int, index: int) -> np.ndarray:
+    mask = np.zeros((6, 8), bool)
+    if index < (3, 0, 7)[number]:
+        mask[: number + 1, index % 4 :] = True
+    return mask

@@ -12,12 +12,12 @@ COLUMNS = {
     "videos": "video_id:string uri:string status:string error_type:string error_message:string width:int32 height:int32 "
     "fps:double frame_count:int32 duration_s:double codec:string size_bytes:int64 masklet_count:int32 "
     "annotated_frame_count:int32 unit_id:string wall_s:double model:string weights_sha256:string config_hash:string "
-    "package_version:string device:string attributes:string",
+    "package_version:string device:string attributes:string shot_count:int32",
     "masklets": "video_id:string masklet_id:int32 masklet_type:string object_id:int64 first_frame_index:int32 "
     "last_frame_index:int32 frame_count:int32 visible_frame_count:int32 size_abs:double size_rel:double size_bucket:string "
     "visibility_changes:int32 predicted_iou_mean:double object_score_mean:double stability_score_mean:double "
     "stability_score_min:double prompt_frame_index:int32 prompt_points:list<element:list<element:float>> "
-    "prompt_box:list<element:float> attributes:string",
+    "prompt_box:list<element:float> attributes:string shot_index:int32 parent_masklet_id:int32",
     "masks": "video_id:string masklet_id:int32 frame_index:int32 timestamp_s:double "
     "rle:struct<size:list<element:int32>,counts:string> area:int64 bbox_x:float bbox_y:float bbox_w:float bbox_h:float "
     "predicted_iou:float object_score:float stability_score:float",
@@ -37,7 +37,9 @@ def test_versions_only_add_columns(table):
     assert schema_of(table, SCHEMA_VERSION).equals(TABLES[table], check_metadata=True)
     first = schema_of(table, 1)
     assert first.metadata[VERSION_KEY] == b"1"
-    assert [*first.names, *(["attributes"] if table != "masks" else [])] == TABLES[table].names
+    later = {"videos": ["attributes", "shot_count"], "masklets": ["attributes", "shot_index", "parent_masklet_id"], "masks": []}
+    assert [*first.names, *later[table]] == TABLES[table].names
+    assert schema_of(table, 2).names == [*first.names, *later[table][:1]]
 
 
 @pytest.mark.parametrize("table", TABLES)

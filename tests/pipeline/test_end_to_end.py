@@ -59,6 +59,33 @@ def test_automatic_masklets(places):
     assert cli.main(["verify", str(places / "auto")]) == 0
 
 
+def test_objects_are_looked_for_again_and_shots_told_apart(places, tmp_path):
+    """With discovery, identity and cuts on: whole tables, parents that exist, and the same again in a second run."""
+    first, second = moving_shapes(6), [255 - image[:, ::-1] // 3 for image in moving_shapes(6)]
+    (tmp_path / "in").mkdir()
+    write_video(tmp_path / "in" / "two.mp4", [*first, *second], fps=8)
+    settings = ("discover.every_s=0.25", "cuts.mode=split", "identity.merge_iou=0.95", "identity.part_share=0.5")
+    more = [*(f"--set={one}" for one in settings), "--set=generate.max_objects=4", "--fps=4"]
+    weights = ["--checkpoint", str(places / "tiny.pt")]
+    for name in ("out", "again"):
+        assert cli.main(["run", str(tmp_path / "in"), str(tmp_path / name), *weights, *SMALL, *more]) == 0
+        assert cli.main(["verify", str(tmp_path / name)]) == 0
+    tables, again = ({t: pd.read_parquet(tmp_path / name / t) for t in ("masklets", "masks")} for name in ("out", "again"))
+    for table, frame in tables.items():
+        pd.testing.assert_frame_equal(frame, again[table])
+    masklets, masks = tables["masklets"], tables["masks"]
+    [video] = pd.read_parquet(tmp_path / "out" / "videos").to_dict("records")
+    assert video["shot_count"] == 2 and set(masklets.shot_index) == {0, 1} and video["masklet_count"] == len(masklets)
+    assert masklets.masklet_id.tolist() == list(range(len(masklets)))
+    assert set(masks.groupby("masklet_id").frame_index.apply(tuple)) == {(0, 2, 4, 6, 8, 10)}
+    shots = dict(zip(masklets.masklet_id, masklets.shot_index))
+    for row in masks[masks.area > 0].itertuples():
+        assert (row.frame_index >= 6) == shots[row.masklet_id]
+    for row in masklets.dropna(subset="parent_masklet_id").itertuples():
+        assert row.parent_masklet_id != row.masklet_id and shots[row.parent_masklet_id] == row.shot_index
+    assert cli.main(["run", str(tmp_path / "in"), str(tmp_path / "out"), *weights, *SMALL, *more, "--set=cuts.mode=ignore"]) == 2
+
+
 def test_prompted_masklets_at_a_lower_rate(places):
     prompts = places / "prompts.jsonl"
     rows = [

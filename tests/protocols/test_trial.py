@@ -22,6 +22,7 @@ from sam2_pipeline.pipeline.driver import run_job
 from sam2_pipeline.pipeline.factory import ModelFactory
 from sam2_pipeline.protocols.clips import SyntheticClips, open_clips, scene_options
 from sam2_pipeline.protocols.interactive import Effort
+from sam2_pipeline.protocols.late import Discovered, LateObject, figures
 from sam2_pipeline.protocols.prompted import Interaction
 from sam2_pipeline.protocols.prompting import true_objects
 from sam2_pipeline.protocols.result import summarise
@@ -163,13 +164,32 @@ def test_automatic_masklets_are_matched_with_what_is_visible_at_first(trial):
     }
     playing = replace(trial, clips=Squares(truth), protocols=("automatic",), min_area=0.01)
     playing.__dict__["generator"] = Stand(found)
-    score = playing._score_automatic("v", truth, None)
+    played = playing._play_automatic("v", truth, None)
+    score = played.score
+    assert played.discovered == Discovered((LateObject(4, 3, 1.0, 3),), 4, 1)  # the second begins exactly; one duplicate
     assert [one.object_id for one in score.objects] == [1]
     assert score.objects[0].partner.visible_iou == 1 and score.objects[0].partner.mean_iou == 0.75
     assert (score.predicted, score.spurious, score.left_aside) == (4, 2, 2)
     with_specks = replace(playing, min_area=0.0)
     with_specks.__dict__["generator"] = Stand(found)
-    assert [one.object_id for one in with_specks._score_automatic("v", truth, None).objects] == [1, 9]
+    assert [one.object_id for one in with_specks._play_automatic("v", truth, None).score.objects] == [1, 9]
+
+
+def test_late_objects_are_found_whole_and_in_time():
+    ghost = Discovered((), 2, 0)
+    found = LateObject(1, 5, 0.9, 7)
+    late, poor, missed = LateObject(2, 5, 0.9, 9), LateObject(3, 5, 0.6, 5), LateObject(4, 5, 0.0, None)
+    assert [one.found for one in (found, late, poor, missed)] == [True, False, False, False]
+    seen = figures([Discovered((found, late), 5, 1), Discovered((poor, missed), 3, 0), ghost])
+    assert seen == {
+        "late_objects": 4,
+        "late_found": 0.25,
+        "late_recall_0.7_over_visible_frames": 0.5,
+        "late_first_frame_error_mean": 3.0,
+        "duplicates": 1,
+        "duplicates_share": 0.1,
+    }
+    assert figures([])["late_found"] is None and figures([])["duplicates_share"] is None
 
 
 def test_clips_of_every_kind(files, weights, tmp_path, trial):
