@@ -6,12 +6,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from sam2_pipeline.bench import scene
-from sam2_pipeline.bench.contestants import Contestant
+from sam2_pipeline.bench.contestants import Contestant, Proposer
 from sam2_pipeline.masklets.rle import iou
 from sam2_pipeline.model.image_encoder import normalise
 
@@ -66,19 +67,21 @@ def measure(contestants: Sequence[Contestant], sizes: Sizes) -> Iterator[Result]
         yield _turns(
             contestants, task, [c.track(images, clicks, HEIGHT, WIDTH) for c in contestants], sizes.frames, _compare_logits
         )
-    propose = f"automatic masks {sizes.points_per_side}x{sizes.points_per_side}"
-    yield _rounds(
-        contestants, propose, max(3, sizes.rounds // 2), lambda c: c.propose(pictures[0], sizes.points_per_side), _compare_masks
-    )
+    proposers = [c for c in contestants if isinstance(c, Proposer)]
+    if len(proposers) == len(contestants):
+        propose = f"automatic masks {sizes.points_per_side}x{sizes.points_per_side}"
+        rounds = max(3, sizes.rounds // 2)
+        yield _rounds(proposers, propose, rounds, lambda c: c.propose(pictures[0], sizes.points_per_side), _compare_masks)
 
 
 Compare = Callable[[list], tuple[str, bool]]
+SomeContestant = TypeVar("SomeContestant", bound=Contestant)
 
 
 def _rounds(
-    contestants: Sequence[Contestant], task: str, rounds: int, work: Callable[[Contestant], object], compare: Compare
+    contestants: Sequence[SomeContestant], task: str, rounds: int, work: Callable[[SomeContestant], object], compare: Compare
 ) -> Result:
-    def again(contestant: Contestant) -> Iterator[object]:
+    def again(contestant: SomeContestant) -> Iterator[object]:
         while True:
             yield work(contestant)
 
