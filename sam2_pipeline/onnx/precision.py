@@ -9,14 +9,14 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
-# Nine tenths of a model's weights. The mask decoder and the memory encoder are small, and masks suffer when they are rounded.
-_QUANTISED = ("image_encoder", "memory_attention")
+# The mask decoder is small, and loses objects when it is rounded: of 24 masks of a trained small model, IoU 0.95 instead of 1.
+_NOT_QUANTISED = ("mask_decoder",)
 
 
 def finish(draft: Path, path: Path, precision: str, metadata: Mapping[str, str]) -> None:
     """Turns a float32 draft, which is used up, into ``path``. Inputs and outputs stay float32 in every precision."""
     _fold(draft)
-    if precision == "int8" and path.stem in _QUANTISED:
+    if precision == "int8" and path.stem not in _NOT_QUANTISED:
         _to_int8(draft)
     model = onnx.load(draft)
     if precision == "fp16":

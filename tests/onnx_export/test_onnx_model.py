@@ -23,6 +23,8 @@ from sam2_pipeline.onnx.files import PARTS, Facts, part_path
 from sam2_pipeline.onnx.model import Features, Memories, OnnxModel, load_model
 from sam2_pipeline.onnx.precision import finish
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the export that they share takes a minute
+
 HEIGHT, WIDTH = 90, 160
 
 
@@ -96,8 +98,6 @@ import numpy as np
 import sam2_pipeline.onnx as onnx
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import encode
-
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the export that they share takes a minute
 
 model = onnx.load_model(sys.argv[1], threads=1)
 frames = list(np.load(sys.argv[2]))
