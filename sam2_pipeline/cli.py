@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from sam2_pipeline import __version__, commands, commands_dataset
+from sam2_pipeline import __version__, commands, commands_dataset, commands_onnx
 from sam2_pipeline.errors import CheckpointError, ConfigError, PipelineError
 from sam2_pipeline.pipeline.interrupt import interruptible
 
@@ -74,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_report(verbs)
     _add_render(verbs)
     _add_train(verbs)
+    _add_export_onnx(verbs)
     _add_small_verbs(verbs)
     _add_demo(verbs)
     return parser
@@ -345,6 +346,39 @@ exit status: 0 trained to the end; 1 stopped (no disk, the loss is no number); 2
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting (repeatable)")
     parser.add_argument("--output", metavar="DIR", help="where checkpoints, log and weights go; default: run.output")
     parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _add_export_onnx(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "export-onnx",
+        commands_onnx.export_onnx,
+        "a model as ONNX files, for devices without PyTorch",
+        """DEST receives image_encoder, mask_decoder, mask_prompt, memory_attention and memory_encoder. Numbers of pictures,
+objects, prompts, points and memories may differ from call to call; the input size is fixed. Configuration, hash of the weights,
+version and licence are in their metadata. `sam2_pipeline.onnx` runs them, pictures and videos, without PyTorch.
+
+At the end both models are given the same prompts, and it is told how far their masks agree.
+
+examples:
+  sam2-pipeline export-onnx sam2.1_hiera_tiny exported/
+  sam2-pipeline export-onnx trained/weights.safetensors exported/ --image-size 512
+  sam2-pipeline export-onnx sam2_pipeline_small exported/ --checkpoint trained/weights.safetensors --precision int8
+
+exit status: 0 exported; 2 bad usage, or weights that cannot be had""",
+    )
+    parser.add_argument("model", metavar="MODEL_OR_CHECKPOINT", help="a model's name, or a path or fsspec URL of weights")
+    parser.add_argument("destination", metavar="DEST", help="a folder; files of an earlier export are replaced")
+    parser.add_argument("--checkpoint", metavar="URL", help="weights of the named model: a path or fsspec URL")
+    parser.add_argument("--image-size", metavar="N", type=int, help="side of the square that the model sees, a multiple of 32")
+    parser.add_argument(
+        "--precision",
+        choices=["fp32", "fp16", "int8"],
+        default="fp32",
+        help="of weights and arithmetic; int8: linear layers only, those of the mask decoder aside. Default: fp32",
+    )
+    parser.add_argument("--frames", metavar="N", type=int, default=8, help="compare on so many frames; default: 8, 0: do not")
+    parser.add_argument("--quiet", action="store_true", help="print nothing")
 
 
 def _add_demo(verbs: Any) -> None:

@@ -23,11 +23,12 @@ BELOW = {
     "evaluation": {"formats", "io", "masklets"},
     "report": {"evaluation", "formats", "render", "io", "masklets"},
     "torch_dataset": {"io", "masklets"},
+    "onnx": {"segment", "model", "masklets"},
     "training": {"formats", "model", "masklets", "segment", "io", "config", "settings"},
     "protocols": {"evaluation", "formats", "training", "pipeline", "segment", "io", "masklets", "config", "settings"},
-    "bench": {"version", "pipeline", "segment", "io", "render", "model", "masklets", "config", "compat"},
+    "bench": {"version", "onnx", "pipeline", "segment", "io", "render", "model", "masklets", "config", "compat"},
 }
-TOP = {"__init__", "__main__", "cli", "commands", "commands_dataset", "demo", "demo_untrained", "doctor"}
+TOP = {"__init__", "__main__", "cli", "commands", "commands_dataset", "commands_onnx", "demo", "demo_untrained", "doctor"}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -20,6 +20,7 @@ from rich.table import Table
 from sam2_pipeline.bench import peer
 from sam2_pipeline.bench.contestants import Contestant, Ours
 from sam2_pipeline.bench.measure import FULL, QUICK, Result, Sizes, measure
+from sam2_pipeline.bench.onnx_peer import OnnxRuntime
 from sam2_pipeline.bench.profiling import profiled
 from sam2_pipeline.bench.scene import random_weights
 from sam2_pipeline.bench.whole import describe_whole, small_model, videos_to_tables
@@ -33,6 +34,7 @@ EXAMPLES = """examples:
   sam2-pipeline bench --threads 1 --json bench.json
   sam2-pipeline bench --objects 16 --image-size 512
   sam2-pipeline bench --model sam2.1_hiera_large --checkpoint sam2.1_hiera_large.pt
+  sam2-pipeline bench --quick --peer onnxruntime
 
 Where PyPI's sam2 is installed, both take turns in this process, on the same weights and inputs; the ratio is its time over
 ours, and exit status 1 means that the masks did not agree. Without --checkpoint the weights are random, from a fixed seed."""
@@ -45,7 +47,9 @@ def main(arguments: Sequence[str]) -> int:
     model = make_model(options.model, options.checkpoint, sizes.image_size)
     contestants: list[Contestant] = [Ours(model)]
     console = Console(width=None if Console().is_terminal else 140)
-    if peer.is_installed():
+    if options.peer == "onnxruntime":
+        contestants.append(OnnxRuntime(model))
+    elif peer.is_installed():
         contestants.append(peer.PypiSam2(model))
     else:
         console.print(f"Ours alone: PyPI's sam2 is not installed. To compare: {peer.HOW_TO_INSTALL}", markup=False)
@@ -85,6 +89,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="512 pixels and few frames: a minute or two on a laptop")
     parser.add_argument("--model", metavar="NAME", default="sam2.1_hiera_tiny", help="default: %(default)s")
     parser.add_argument("--checkpoint", metavar="URL", help="weights; default: random ones, always the same")
+    parser.add_argument(
+        "--peer", choices=["sam2", "onnxruntime"], default="sam2", help="whom to compare with; default: sam2, if installed"
+    )
     parser.add_argument("--image-size", metavar="N", type=int, help="side of the network input; default: 512 quick, else 1024")
     parser.add_argument("--objects", metavar="N", type=int, nargs="+", help="track so many objects; default: 1, 4 and 16")
     parser.add_argument("--frames", metavar="N", type=int, help="frames to time in tracking, once the memory is full")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,6 +31,11 @@ class Contestant(Protocol):
     def track(self, images_T3SS: Tensor, clicks_N2: np.ndarray, height: int, width: int) -> Iterator[Tensor]:
         """Mask logits ``[N, height, width]`` frame by frame; the clicks, in pixels of the video, are on frame 0."""
         ...
+
+
+@runtime_checkable
+class Proposer(Contestant, Protocol):
+    """One that makes masks of a picture without prompts, too."""
 
     def propose(self, picture: np.ndarray, points_per_side: int) -> list[Rle]:
         """Automatic masks of a picture, uint8 ``[H, W, 3]``, in no particular order."""

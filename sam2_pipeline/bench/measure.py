@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from sam2_pipeline.bench import scene
-from sam2_pipeline.bench.contestants import Contestant
+from sam2_pipeline.bench.contestants import Contestant, Proposer
 from sam2_pipeline.masklets.rle import iou
 from sam2_pipeline.model.image_encoder import normalise
 from sam2_pipeline.model.memory_bank import NUM_RECENT
@@ -76,25 +77,28 @@ def measure(contestants: Sequence[Contestant], sizes: Sizes, profile: Profile | 
         task = f"tracking {count} object{'s' if count > 1 else ''}"
         walks = [c.track(images, clicks, HEIGHT, WIDTH) for c in contestants]
         yield _turns(contestants, task, walks, MEMORY_FULL, sizes.frames, _compare_logits, profile)
-    points = sizes.points_per_side
-    rounds = max(3, sizes.rounds // 2)
-    task = f"automatic masks {points}x{points}"
-    yield _rounds(contestants, task, rounds, lambda c: c.propose(pictures[0], points), _compare_masks, profile)
+    proposers = [c for c in contestants if isinstance(c, Proposer)]
+    if len(proposers) == len(contestants):
+        points = sizes.points_per_side
+        rounds = max(3, sizes.rounds // 2)
+        task = f"automatic masks {points}x{points}"
+        yield _rounds(proposers, task, rounds, lambda c: c.propose(pictures[0], points), _compare_masks, profile)
 
 
 Compare = Callable[[list], tuple[str, bool]]
 Profile = Callable[[Callable[[], object]], list[str]]
+SomeContestant = TypeVar("SomeContestant", bound=Contestant)
 
 
 def _rounds(
-    contestants: Sequence[Contestant],
+    contestants: Sequence[SomeContestant],
     task: str,
     rounds: int,
-    work: Callable[[Contestant], object],
+    work: Callable[[SomeContestant], object],
     compare: Compare,
     profile: Profile | None,
 ) -> Result:
-    def again(contestant: Contestant) -> Iterator[object]:
+    def again(contestant: SomeContestant) -> Iterator[object]:
         while True:
             yield work(contestant)
 
