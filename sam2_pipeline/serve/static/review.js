@@ -6,7 +6,8 @@ import { Stage } from "./stage.js";
 const CHUNK = 64;
 const PAGE = 200;
 const WORDS = { accept: ["A", "Accept", "accepted"], reject: ["R", "Reject", "rejected"], refine: ["F", "Refine", "to refine"] };
-const FILTERS = [["none", "To do"], ["all", "All"], ["accept", "Accepted"], ["reject", "Rejected"], ["refine", "To refine"]];
+const FILTERS = [["none", "To do", "To do"], ["all", "All", "All"], ["accept", "✓", "Accepted"], ["reject", "✕", "Rejected"],
+  ["refine", "✎", "To refine"]];
 
 export async function reviewView(place, { info, video, masklet, showKeys }) {
   const wanted = { review: "none", order: "doubt", bucket: "", kind: "", search: "", ...remembered() };
@@ -88,8 +89,8 @@ export async function reviewView(place, { info, video, masklet, showKeys }) {
   }
 
   function showCounts(counts) {
-    filters.replaceChildren(...FILTERS.map(([name, text]) => h("button", {
-      "aria-pressed": String(wanted.review === name), click: () => { wanted.review = name; relist(); },
+    filters.replaceChildren(...FILTERS.map(([name, text, title]) => h("button", {
+      class: name, title, "aria-label": title, "aria-pressed": String(wanted.review === name), click: () => { wanted.review = name; relist(); },
     }, text, h("span", { class: "count" }, String(counts[name])))));
     progress.firstChild.style.width = percent(counts.all ? (counts.all - counts.none) / counts.all : 0);
   }
