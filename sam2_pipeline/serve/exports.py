@@ -22,8 +22,9 @@ def export_video(annotator: Annotator, video_id: str, format: ExportFormat) -> b
     Raises:
         ConfigError: masklets that were never saved.
     """
+    prompts = annotator.prompts(video_id)
     if format == "prompts":
-        rows = [prompt_row(video_id, prompt) for prompt in annotator.prompts(video_id)]
+        rows = [prompt_row(video_id, prompt) for prompt in prompts]
         return "".join(f"{json.dumps(_lean(row))}\n" for row in rows).encode()
     output = annotator.output
     if not output.exists(RUN_FILE) or video_id not in (dataset := MaskletDataset(output.url, output.options)).video_ids:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.io.dataset import MaskletDataset
-from sam2_pipeline.io.verdicts import Verdict, Word, latest, merge_parts, read_verdicts, write_verdicts
+from sam2_pipeline.io.verdicts import FOLDER, Verdict, Word, latest, merge_parts, read_verdicts, write_verdicts
 from sam2_pipeline.masklets.rle import Rle
 from sam2_pipeline.serve.web import NotThere
 
@@ -136,7 +136,7 @@ class Reviewer:
             return row | {"replaced": replaced and _plain(replaced), "counts": self.counts()}
 
     def undo(self) -> dict[str, Any]:
-        """Takes the author's latest verdict back, and with each call the one before; the verdict before it counts again.
+        """Takes back the author's latest verdict that still counts; the one before it counts again. Each call goes one further.
 
         Raises:
             ConfigError: there is none left.
@@ -144,15 +144,17 @@ class Reviewer:
         with self._lock:
             self._take_in_verdicts()
             undone = {row["undoes"] for row in self._history if row["undoes"]}
-            own = [row for row in self._history if row["author"] == self.author and not row["undoes"]]
-            last = next((row for row in reversed(own) if row["verdict_id"] not in undone), None)
-            if last is None:
+            standing: dict[tuple[str, int], list[dict[str, Any]]] = {}
+            for row in self._history:
+                if not row["undoes"] and row["verdict_id"] not in undone:
+                    standing.setdefault((row["video_id"], row["masklet_id"]), []).append(row)
+            own = [rows for rows in standing.values() if rows[-1]["author"] == self.author]
+            if not own:
                 raise ConfigError("there is nothing to undo")
+            *earlier, last = max(own, key=lambda rows: rows[-1]["made_at"])
+            before: dict[str, Any] = earlier[-1] if earlier else {"verdict": None, "author": self.author, "note": None}
             key = last["video_id"], last["masklet_id"]
-            earlier = [row for row in self._history if (row["video_id"], row["masklet_id"]) == key and not row["undoes"]]
-            earlier = [row for row in earlier if row["verdict_id"] not in undone | {last["verdict_id"]}]
-            word, note = (earlier[-1]["verdict"], earlier[-1]["note"]) if earlier else (None, None)
-            row = self._store(Verdict(*key, word, self.author, self._now(), note, last["verdict_id"]))
+            row = self._store(Verdict(*key, before["verdict"], before["author"], self._now(), before["note"], last["verdict_id"]))
             return row | {"counts": self.counts()}
 
     # -------------------------------------------------------------------------------------------------------- details
@@ -166,7 +168,7 @@ class Reviewer:
 
     def _take_in_verdicts(self) -> None:
         storage = self.dataset.storage
-        parts = frozenset(name for name, _ in storage.list("verdicts"))
+        parts = frozenset(name for name, _ in storage.list(FOLDER))
         if parts != self._parts or not parts:
             table = read_verdicts(storage)
             self._parts, self._history = parts, table.to_pylist()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import pyarrow.compute as pc
+import uvicorn
 from filelock import FileLock, Timeout
 
 from sam2_pipeline.config import JobConfig, is_remote
@@ -98,8 +99,6 @@ def serve(site: Site, options: Options, say: Callable[[str], None] = print) -> N
     Raises:
         ConfigError: the address cannot be listened on, or another server annotates into the same output.
     """
-    import uvicorn
-
     token = options.token or os.environ.get(TOKEN_VARIABLE)
     if token is None and options.host not in _LOOPBACK:
         token = secrets.token_urlsafe(24)

@@ -100,7 +100,10 @@ def test_two_reviewers(review, client):
     assert answer["replaced"]["author"] == "ann", "the last writer is told"
     assert ann.list(video="clip", review="reject")["total"] == 1, "and the other sees it"
     assert bob.say("clip", 0, "refine", seen=answer["review"]["verdict_id"])["replaced"] is None
-    assert ann.post("undo")["review"] is None, "one takes back one's own words only"
+    assert ann.client.post("/api/review/undo", json={}).status_code == 400, "hers does not count any more"
+    assert bob.post("undo")["review"]["verdict"] == "reject"
+    assert bob.post("undo")["review"]["author"] == "ann", "hers counts again"
+    assert ann.post("undo")["review"] is None
 
 
 def test_what_is_not_there(page):
