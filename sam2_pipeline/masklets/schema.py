@@ -108,6 +108,7 @@ def schema_of(table: str, version: int) -> pa.Schema:
     fields = [field for field in TABLES[table] if int((field.metadata or {}).get(_SINCE, b"1")) <= version]
     return _versioned(fields, version)
 
+
 # What people add beside the tables of a run: not of a unit, and no commit names them.
 VERDICTS = _schema(
     ("video_id", pa.string(), "see videos"),

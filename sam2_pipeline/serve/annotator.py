@@ -41,6 +41,7 @@ class Annotator:
 
     def state(self, video_id: str) -> dict[str, Any]:
         session = self._session(video_id)
+        self.desk.warm_up()
         with session.lock:
             return self._state(session)
 

@@ -1,11 +1,12 @@
 """The model behind the annotator: loaded when it is first needed, used by one thread at a time, clicks before propagation."""
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Protocol
 
 from sam2_pipeline.config import JobConfig
+from sam2_pipeline.errors import PipelineError
 from sam2_pipeline.io.video import Video
 from sam2_pipeline.masklets.masklet import FrameMasks, MaskletFrame
 from sam2_pipeline.masklets.prompts import Prompt
@@ -73,8 +74,9 @@ class Desk:
         self._segmenter: Segmenter | None = None
         self._changed = threading.Condition()
         self._busy, self._urgent = False, 0
+        self._warming: threading.Thread | None = None
 
-    @contextmanager
+    @contextlib.contextmanager
     def model(self, *, urgent: bool) -> Iterator[Segmenter]:
         """The model, loaded at the first use, which takes seconds.
 
@@ -96,6 +98,18 @@ class Desk:
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()
+
+    def warm_up(self) -> None:
+        """Begins to load the model, so that the first click need not wait; what is wrong with it the first click will tell."""
+
+        def load() -> None:
+            with contextlib.suppress(PipelineError), self.model(urgent=True):
+                pass
+
+        with self._changed:
+            if self._warming is None:
+                self._warming = threading.Thread(target=load, name="model", daemon=True)
+                self._warming.start()
 
     @property
     def facts(self) -> ModelFacts | None:
