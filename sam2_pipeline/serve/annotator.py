@@ -153,8 +153,7 @@ class Annotator:
                     raise ConfigError(f"{busy_id} is being propagated; one video at a time")
             if not session.prompts:
                 raise ConfigError("nothing to propagate: click on an object first")
-            everything = self.config.tracking.non_overlapping
-            propagation = Propagation(session, video, self.desk, everything)
+            propagation = Propagation(session, video, self.desk)
             self._propagations[video_id] = propagation
             propagation.start()
         return self.progress(video_id)
@@ -185,7 +184,7 @@ class Annotator:
         self.frames.open(video_id)  # it is there, and can be read
         with self._opening:
             if video_id not in self._sessions:
-                session = Session(self.output, video_id)
+                session = Session(self.output, video_id, self.config.tracking.non_overlapping)
                 saving.recall(session, self.output)
                 self._sessions[video_id] = session
             return self._sessions[video_id]

@@ -16,17 +16,14 @@ log = logging.getLogger("sam2_pipeline.serve")
 
 @dataclass
 class Propagation:
-    """One pass over a video for those objects whose masks are not those of their prompts.
+    """One pass over a video for those objects whose masks are not those of their prompts; the others are left alone.
 
-    What one object gets does not depend on the others, so those that are current are left alone; with
-    ``tracking.non_overlapping`` it does, and all are tracked (``everything``). Masks count from frame to frame, and are whole
-    when the pass is.
+    Masks are shown from frame to frame, and count when the pass is whole.
     """
 
     session: Session
     video: Video
     desk: Desk
-    everything: bool = False
     state: State = "running"
     message: str = ""
     _seen: set[int] = field(default_factory=set)
@@ -36,9 +33,8 @@ class Propagation:
     def start(self) -> None:
         with self.session.lock:
             stale = self.session.stale()
-            chosen = [n for n in self.session.objects if self.session.prompts_of(n)] if self.everything and stale else stale
-            prompts = {number: self.session.prompts_of(number) for number in chosen}
-            tracks = {number: Track(self.session.digest(number)) for number in chosen}
+            prompts = {number: self.session.prompts_of(number) for number in stale}
+            tracks = {number: Track(self.session.digest(number)) for number in stale}
         self._thread = threading.Thread(target=self._run, args=(prompts, tracks), name="propagation", daemon=True)
         self._thread.start()
 

@@ -90,7 +90,7 @@ def recall(session: Session, output: Storage) -> None:
     rows = dataset.prompts(session.video_id).to_pylist()
     if not rows:
         return
-    saved = Session(output, session.video_id)
+    saved = Session(output, session.video_id, session.joint)
     saved.adopt(rows)
     masklets = {masklet.seed.object_id: masklet for masklet in dataset.video(session.video_id).masklets}
     if not stored:

@@ -47,13 +47,14 @@ class Session:
     """Any thread may call it; ``lock`` is held for as long as an edit takes.
 
     Attributes:
+        joint: objects compete for pixels, so that the masks of one depend on the prompts of all.
         version: counts edits. Who edits says which version they have seen; an older one is a `Conflict`.
         tracks: masks by object, of earlier prompts too.
         previews: of prompts that no track takes into account yet, the mask of each on its own frame.
     """
 
-    def __init__(self, storage: Storage, video_id: str) -> None:
-        self.storage, self.video_id = storage, video_id
+    def __init__(self, storage: Storage, video_id: str, joint: bool = False) -> None:
+        self.storage, self.video_id, self.joint = storage, video_id, joint
         self.name = f"{FOLDER}/{hashlib.sha256(video_id.encode()).hexdigest()[:24]}.json"
         self.lock = threading.RLock()
         self.version, self.author_tab = 0, ""
@@ -126,7 +127,7 @@ class Session:
 
     def digest(self, object_id: int) -> str:
         """Over everything that decides an object's masks."""
-        return digest(self.prompts_of(object_id))
+        return digest(self.prompts.values() if self.joint else self.prompts_of(object_id))
 
     def is_current(self, object_id: int) -> bool:
         """Whether an object's track is whole and made from its prompts as they are now."""
@@ -191,7 +192,7 @@ class Session:
 
 
 def digest(prompts: Iterable[Prompt]) -> str:
-    rows = [prompt_row("", prompt) for prompt in sorted(prompts, key=lambda one: one.frame_index)]
+    rows = [prompt_row("", prompt) for prompt in sorted(prompts, key=lambda one: (one.object_id, one.frame_index))]
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 

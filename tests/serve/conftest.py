@@ -111,8 +111,8 @@ def model():
 def annotate(clip, model, tmp_path):
     """Makes a site that annotates the clip, each time as after a restart."""
 
-    def make(target=clip, output=None) -> Site:
-        return open_site(str(target), str(output or tmp_path / "annotated"), JobConfig(), "ann", lambda: model)
+    def make(*settings: str) -> Site:
+        return open_site(str(clip), str(tmp_path / "annotated"), JobConfig.load(overrides=settings), "ann", lambda: model)
 
     return make
 

@@ -168,6 +168,17 @@ def test_only_what_changed_is_tracked_again(annotate, client, model):
     assert not any(item["stale"] for item in tab.get("state")["objects"])
 
 
+def test_objects_that_compete_are_tracked_together(annotate, client):
+    tab = Tab(client(annotate("tracking.non_overlapping=true")))
+    one, two = tab.add(), tab.add()
+    tab.click(0, 0, one)
+    tab.click(1, 0, two)
+    tab.propagate()
+    assert not any(item["stale"] for item in tab.get("state")["objects"])
+    tab.edit("remove-object", object_id=two)
+    assert tab.get("state")["objects"][0]["stale"], "nobody takes its pixels any more"
+
+
 def test_a_brushed_mask(annotate, client):
     tab = Tab(client(annotate()))
     one = tab.add()
