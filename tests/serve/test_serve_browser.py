@@ -60,6 +60,7 @@ class Page:
     def __init__(self, driver, address):
         self.driver = driver
         driver.get("about:blank")
+        driver.get_log("browser")  # of the page before, whose server is gone
         driver.get(address)
 
     def ask(self, script, *arguments):

@@ -116,14 +116,21 @@ export async function reviewView(place, { info, video, masklet, showKeys }) {
   // --------------------------------------------------------------------------------------------------- one masklet
 
   async function open(n) {
-    if (!rows.length) {
+    const idle = !rows.length;
+    place.firstChild.classList.toggle("idle", idle);
+    stage.canvas.hidden = idle;
+    for (const button of verdicts.querySelectorAll(".verdict")) button.disabled = idle;
+    if (idle) {
       at = -1;
-      title.textContent = "—";
+      opened = null;
+      player.pause();
+      title.textContent = "";
       facts.replaceChildren();
       showSaid();
-      stage.setLayers([]);
+      stage.say(list.textContent);
       return;
     }
+    stage.say("");
     at = Math.min(Math.max(n, 0), rows.length - 1);
     for (const old of list.querySelectorAll("[aria-selected]")) old.removeAttribute("aria-selected");
     list.children[at]?.setAttribute("aria-selected", "true");
