@@ -3,7 +3,7 @@
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import Image
 
 from sam2_pipeline.errors import VideoError
 from sam2_pipeline.io.decode import open_video
+from sam2_pipeline.io.urls import SCHEMES, forbidden
 from sam2_pipeline.io.video import Video
 from sam2_pipeline.masklets.work import VideoRef
 from sam2_pipeline.serve.web import NotThere
@@ -24,11 +25,14 @@ _QUALITY = 85
 class FrameStore:
     """Opens videos and gives their frames, at most `_OPEN` and `_CACHE_BYTES` at a time. Any thread may ask.
 
-    ``videos`` are all there are; a client names one by its id and cannot name anything else.
+    ``videos`` are all there are; a client names one by its id and cannot name anything else. Tables
+    name their videos, so addresses of other than the ``schemes`` are refused.
     """
 
-    def __init__(self, videos: Mapping[str, VideoRef], options: Callable[[str], Mapping[str, Any]]) -> None:
-        self.videos, self._options = videos, options
+    def __init__(
+        self, videos: Mapping[str, VideoRef], options: Callable[[str], Mapping[str, Any]], schemes: Collection[str] = SCHEMES
+    ) -> None:
+        self.videos, self._options, self._schemes = videos, options, schemes
         self._lock = threading.Lock()
         self._open: OrderedDict[str, tuple[Video, threading.Lock]] = OrderedDict()
         self._jpegs: OrderedDict[tuple[str, int, int], bytes] = OrderedDict()
@@ -82,6 +86,8 @@ class FrameStore:
         if video_id not in self.videos:
             raise NotThere(f"there is no video {video_id!r} here")
         uri = self.videos[video_id].uri
+        if reason := forbidden(uri, self._schemes):
+            raise VideoError(f"{video_id}: {reason}")
         opened = open_video(uri, storage_options=dict(self._options(uri))), threading.Lock()
         with self._lock:
             if video_id in self._open:  # opened twice at the same time

@@ -64,7 +64,7 @@ def open_site(
     options = config.storage_options_for
     tables = Storage(url, options(url)) if _holds_tables(url, config) else None
     if tables is None:
-        videos = {ref.video_id: ref for ref in list_videos(url, options(url))}
+        videos = {ref.video_id: ref for ref in list_videos(url, options(url), schemes=config.sources.schemes)}
         source, default = url, f"{_without_extension(url)}-masklets"
     else:
         run = read_run(tables)
@@ -75,7 +75,7 @@ def open_site(
     annotations = Storage(absolute(output or default), options(output or default))
     check_place(annotations, source)
     finder = _Finder(tables or annotations, author)
-    frames = FrameStore(videos, options)
+    frames = FrameStore(videos, options, config.sources.schemes)
     annotator = Annotator(frames, annotations, source, config, load or (lambda: Sam2Segmenter(config)))
     return Site(PurePosixPath(url).name or url, author, frames, annotator, finder)
 

@@ -8,8 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.config import JobConfig
+from sam2_pipeline.errors import ConfigError, VideoError
 from sam2_pipeline.io.storage import Storage
+from sam2_pipeline.masklets.work import VideoRef
+from sam2_pipeline.serve.frames import FrameStore
 from sam2_pipeline.serve.guard import MAX_BODY, Access, Guard
 from sam2_pipeline.serve.serving import Options, alone, open_site, serve
 
@@ -230,8 +233,6 @@ def test_no_request_is_a_bug(connected, posted, got):
 
 
 def test_places_for_annotations(tables, clip, tmp_path, review):
-    from sam2_pipeline.config import JobConfig
-
     assert review().annotator.output.url == f"{tables}-annotations"
     other = open_site(str(clip), None, JobConfig(), "a")
     assert other.annotator.output.url == str(clip.parent / "clip-masklets")
@@ -239,3 +240,9 @@ def test_places_for_annotations(tables, clip, tmp_path, review):
         (tmp_path / "taken" / "masks").mkdir(parents=True)
         (tmp_path / "taken" / "masks" / "x.parquet").write_bytes(b"")
         open_site(str(clip), str(tmp_path / "taken"), JobConfig(), "a")
+
+
+def test_addresses_in_tables_are_not_trusted():
+    store = FrameStore({"x": VideoRef("x", "ftp://evil.example/x.mp4")}, lambda uri: {})
+    with pytest.raises(VideoError, match="its scheme is 'ftp'"):
+        store.jpeg("x", 0, 320)
