@@ -73,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_import(verbs)
     _add_report(verbs)
     _add_render(verbs)
+    _add_serve(verbs)
     _add_train(verbs)
     _add_export_onnx(verbs)
     _add_small_verbs(verbs)
@@ -324,6 +325,40 @@ examples:
     parser.add_argument("--truth", metavar="URL", help="true masks, as `evaluate` takes them")
     parser.add_argument("--sav", choices=["manual", "auto"], help="which of SA-V's files, where --truth has both")
     parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _add_serve(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "serve",
+        commands_dataset.serve,
+        "review and annotate in the browser",
+        """TARGET is the OUTPUT of a run, to review its masklets, or videos as `run` takes them, to annotate them.
+
+Review: masklets in order of doubt, accepted, rejected or marked for refinement with a key each; verdicts go to the table
+OUTPUT/verdicts. Annotate: clicks, boxes and brushes make masks at once and are tracked through the video; masklets and the
+prompts that made them go to the tables of --output, by default CLIP-masklets, or OUTPUT-annotations for the videos of a run.
+
+Only this machine is answered, unless --host says otherwise; then a token is asked for, which the printed address holds
+(SAM2_PIPELINE_TOKEN, if set).
+
+examples:
+  sam2-pipeline serve masklets/
+  sam2-pipeline serve clip.mp4 --model sam2.1_hiera_tiny --open
+  sam2-pipeline serve videos/ --output annotations/ --host 0.0.0.0 --port 8000""",
+    )
+    parser.add_argument("target", metavar="TARGET", help="OUTPUT of a run, a video, or a folder of videos; path or fsspec URL")
+    parser.add_argument("--output", metavar="URL", help="where annotations go")
+    parser.add_argument("--author", metavar="NAME", help="who reviews; default: the user's name on this machine")
+    parser.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="address to listen on; default: 127.0.0.1")
+    parser.add_argument("--port", metavar="N", type=int, default=8765, help="default: 8765; 0 takes a free one")
+    parser.add_argument(
+        "--allow-host", metavar="NAME", action="append", default=[], help="a name that a proxy gives the server (repeatable)"
+    )
+    parser.add_argument("--open", action="store_true", help="open the browser")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of tracking (repeatable)")
+    _add_model(parser.add_argument_group("the model"))
+    _add_storage_option(parser)
 
 
 def _add_train(verbs: Any) -> None:

@@ -135,3 +135,22 @@ def render(options: argparse.Namespace) -> int:
                     print(f"{destination.locate(place)}  ({count} frames)")
             on_video(done, len(video_ids))
     return 3 if failed else 0
+
+
+def serve(options: argparse.Namespace) -> int:
+    try:
+        from sam2_pipeline.serve.serving import Options, default_author, open_site, serve
+    except ImportError as error:
+        raise ConfigError(f"{error.name} is not installed: pip install 'sam2-pipeline[serve]'") from error
+
+    given = {
+        "model.name": options.model,
+        "model.checkpoint": options.checkpoint,
+        "model.image_size": options.image_size,
+        "model.device": options.device,
+        "model.dtype": options.dtype,
+    }
+    config = JobConfig.load(None, options.set, given, storage_options(options))
+    site = open_site(options.target, options.output, config, options.author or default_author())
+    serve(site, Options(options.host, options.port, options.allow_host, open_browser=options.open))
+    return 0

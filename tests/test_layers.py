@@ -22,6 +22,7 @@ BELOW = {
     "formats": {"io", "masklets"},
     "evaluation": {"formats", "io", "masklets"},
     "report": {"evaluation", "formats", "render", "io", "masklets"},
+    "serve": {"formats", "pipeline", "segment", "io", "masklets", "config"},
     "torch_dataset": {"io", "masklets"},
     "onnx": {"segment", "model", "masklets"},
     "training": {"formats", "model", "masklets", "segment", "io", "config", "settings"},

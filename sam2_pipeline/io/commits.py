@@ -42,6 +42,19 @@ def encode_commit(commit: Commit) -> bytes:
     return json.dumps(asdict(commit), indent=1).encode()
 
 
+def replace_commit(storage: Storage, commit: Commit) -> None:
+    """Puts a commit in the place of an earlier one of the same unit, if there is one, and deletes that one's parts.
+
+    For what people make and save again; a run never takes back what is committed. Readers see the old parts or the new ones;
+    of several writers at once the last one counts, and the parts of the others become orphans.
+    """
+    name = commit_name(commit.unit_id)
+    earlier = read_commit(storage, name) if storage.exists(name) else None
+    storage.write_bytes(name, json.dumps(asdict(commit), indent=1).encode())
+    if earlier is not None and earlier.attempt_id != commit.attempt_id:
+        storage.delete(part.path for part in earlier.parts)
+
+
 def committed_units(storage: Storage) -> set[str]:
     """Ids of the committed units, by one listing."""
     return {name.removeprefix(f"{FOLDER}/unit-").removesuffix(".json") for name in commit_names(storage)}

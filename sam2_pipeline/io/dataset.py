@@ -11,14 +11,17 @@ import pyarrow.compute as pc
 
 from sam2_pipeline.errors import ConfigError, VideoError
 from sam2_pipeline.io.decode import open_video
+from sam2_pipeline.io.prompt_parts import read_prompt_parts
 from sam2_pipeline.io.tables import CommittedTables
 from sam2_pipeline.io.urls import forbidden
+from sam2_pipeline.io.verdicts import REVIEW, WORDS, join_verdicts, latest, read_verdicts
 from sam2_pipeline.io.video import Video
 from sam2_pipeline.masklets.annotated import AnnotatedFrame, AnnotatedVideo
 from sam2_pipeline.masklets.masklet import Masklet, MaskletFrame, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle, thin_out
 from sam2_pipeline.masklets.rle import decode as decode_rle
+from sam2_pipeline.masklets.schema import KEYS
 from sam2_pipeline.masklets.work import VideoInfo
 
 
@@ -38,10 +41,44 @@ class MaskletDataset(CommittedTables):
         return self._read("videos", video_id, columns, filter)
 
     def masklets(
-        self, video_id: str | None = None, *, columns: Sequence[str] | None = None, filter: pc.Expression | None = None
+        self,
+        video_id: str | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        filter: pc.Expression | None = None,
+        reviewed: bool | str = False,
     ) -> pa.Table:
-        """One row per masklet, sorted by (video_id, masklet_id)."""
-        return self._read("masklets", video_id, columns, filter)
+        """One row per masklet, sorted by (video_id, masklet_id).
+
+        ``reviewed`` adds the latest verdicts of people as ``review``, ``reviewed_by``, ``reviewed_at`` and ``review_note``, null
+        where there is none; ``"accept"``, ``"reject"`` or ``"refine"`` leaves only the masklets of which that is said.
+
+        Raises:
+            ConfigError: there is no such column or verdict.
+        """
+        if reviewed is False:
+            return self._read("masklets", video_id, columns, filter)
+        if isinstance(reviewed, str) and reviewed not in WORDS:
+            raise ConfigError(f"reviewed is {reviewed!r}, expected True or one of {', '.join(WORDS)}")
+        keys = KEYS["masklets"]
+        read = None if columns is None else [*columns, *(key for key in keys if key not in columns)]
+        joined = join_verdicts(self._read("masklets", video_id, read, filter), self.verdicts())
+        if isinstance(reviewed, str):
+            joined = joined.filter(pc.field("review") == reviewed)
+        return joined if columns is None else joined.select([*columns, *REVIEW])
+
+    def verdicts(self, video_id: str | None = None, *, history: bool = False) -> pa.Table:
+        """What people said of the masklets, as of now: the latest verdict on each, or with ``history`` all in order of time."""
+        found = read_verdicts(self.storage)
+        if video_id is not None:
+            found = found.filter(pc.field("video_id") == video_id)
+        return found if history else latest(found)
+
+    def prompts(self, video_id: str | None = None) -> pa.Table:
+        """The prompts that people made masklets with in the browser, sorted by (video_id, object_id, frame_index)."""
+        wanted = self.commits if video_id is None else [c for c in self.commits if video_id in c.video_ids]
+        found = read_prompt_parts(self.storage, wanted)
+        return found if video_id is None else found.filter(pc.field("video_id") == video_id)
 
     @overload
     def masks(

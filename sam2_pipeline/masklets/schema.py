@@ -110,3 +110,26 @@ def schema_of(table: str, version: int) -> pa.Schema:
     """A table as ``version``, 1 to `SCHEMA_VERSION`, wrote it."""
     fields = [field for field in TABLES[table] if int((field.metadata or {}).get(_SINCE, b"1")) <= version]
     return _versioned(fields, version)
+
+
+# What people add beside the tables of a run: not of a unit, and no commit names them.
+VERDICTS = _schema(
+    ("video_id", pa.string(), "see videos"),
+    ("masklet_id", pa.int32(), "see masklets"),
+    ("verdict", pa.string(), "accept, reject or refine; null takes earlier ones back"),
+    ("note", pa.string(), "what the reviewer wrote, or null"),
+    ("author", pa.string(), "who said so"),
+    ("made_at", pa.timestamp("us", "UTC"), "when; of several verdicts on a masklet the latest counts"),
+    ("verdict_id", pa.string(), "a name of its own"),
+    ("undoes", pa.string(), "verdict_id of the verdict that this one takes back, or null"),
+)
+
+PROMPTS = _schema(
+    ("video_id", pa.string(), "see videos"),
+    ("object_id", pa.int64(), "see masklets"),
+    ("frame_index", pa.int32(), "native frame number, from 0"),
+    ("points", _POINTS, "points as (x, y) in pixels of the displayed video"),
+    ("labels", pa.list_(pa.field("element", pa.int8())), "of each point: 1 object, 0 background"),
+    ("box", _FLOATS, "(x0, y0, x1, y1); null without"),
+    ("mask", _RLE, "mask that was given as a prompt, COCO compressed RLE; null without"),
+)

@@ -88,8 +88,10 @@ def config_of(run: dict[str, Any], given: dict[str, Any], storage_options: dict[
     """The configuration that a run was recorded with, with ``given`` dotted settings (None: as recorded) over it.
 
     Raises:
-        ConfigError: the masklets were imported, and no run made them.
+        ConfigError: the masklets were imported or annotated by people, and no run made them.
     """
+    if "annotated" in run:
+        raise ConfigError(f"the masklets were annotated with `sam2-pipeline serve {run['input']}`; choose another output")
     if "imported" in run:
         raise ConfigError(f"the masklets were imported from {run['input']}; import them again, or choose another output")
     recorded = _flat(run["config"])
