@@ -29,7 +29,7 @@ BELOW = {
     "protocols": {"evaluation", "formats", "training", "pipeline", "segment", "io", "masklets", "config", "settings"},
     "bench": {"version", "onnx", "pipeline", "segment", "io", "render", "model", "masklets", "config", "compat"},
 }
-TOP = {"__init__", "__main__", "cli", "commands", "commands_dataset", "commands_onnx", "demo", "demo_untrained", "doctor"}
+TOP = {"__init__", "__main__", "cli", "commands", "commands_dataset", "commands_onnx", "demo", "doctor"}
 
 
 def imports_of(path: Path) -> set[str]:
