@@ -1,5 +1,6 @@
 """Pictures on their way into the network: what a session needs of a video, whatever holds it."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -83,8 +84,51 @@ class ArrayFrames:
             if image.shape[:2] != (self.height, self.width):
                 raise ConfigError(f"frame {index} is {image.shape[:2]}, expected {(self.height, self.width)} as frame 0")
             if size is not None:
-                image = np.asarray(Image.fromarray(image).resize((size[1], size[0])))
+                image = squeeze(image, size)
             yield Frame(index, index / self.fps, image)
+
+
+class RecentFrames:
+    """A `FrameSource` over the latest ``kept`` frames of a stream, squeezed to S x S; frames are numbered as they are added."""
+
+    num_frames: int | None = None
+
+    def __init__(self, height: int, width: int, image_size: int, kept: int):
+        self.height, self.width, self.image_size = height, width, image_size
+        self._frames: deque[Frame] = deque(maxlen=kept)
+        self._names: deque[int] = deque(maxlen=kept)
+        self._added = 0
+
+    @property
+    def oldest(self) -> int:
+        """Number of the oldest frame that is held."""
+        return self._added - len(self._frames)
+
+    def add(self, name: int, timestamp_s: float, image: np.ndarray) -> int:
+        """Takes a frame, known as ``name`` outside, and gives its number here. The oldest makes room for it."""
+        self._frames.append(Frame(self._added, timestamp_s, squeeze(image, (self.image_size, self.image_size))))
+        self._names.append(name)
+        self._added += 1
+        return self._added - 1
+
+    def number(self, name: int) -> int:
+        """The number here of the first frame held that is ``name`` or later."""
+        return self.oldest + next(place for place, held in enumerate(self._names) if held >= name)
+
+    def frames(
+        self, start: int = 0, stop: int | None = None, *, reverse: bool = False, size: tuple[int, int] | None = None
+    ) -> Iterator[Frame]:
+        if reverse or size != (self.image_size, self.image_size):
+            raise ConfigError(f"recent frames of a stream come forward and squeezed to {self.image_size}, not {size}")
+        if not self.oldest <= start < self._added:
+            raise ConfigError(f"frame {start} is not among the recent ones, {self.oldest} to {self._added - 1}")
+        for number in range(start, self._added if stop is None else min(stop, self._added)):
+            yield self._frames[number - self.oldest]
+
+
+def squeeze(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture at (height, width), as the reference resizes frames of a folder."""
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0])))
 
 
 def check_picture(image: np.ndarray | Image.Image, *, floats: bool = False) -> np.ndarray:

@@ -162,6 +162,12 @@ class VideoSession:
                 result = self._step(frame, reverse, skip_visited)
             yield result
 
+    @torch.inference_mode()
+    def step(self, frame: NetworkFrame) -> FrameResult:
+        """Tracks the objects there are, perhaps none, one frame forward: for streams, whose frames come when they come."""
+        self.settle()
+        return self._step(frame, False, False)
+
     def _step(self, frame: NetworkFrame, reverse: bool, skip_visited: bool) -> FrameResult:
         """Tracks all objects onto one frame."""
         direction = -1 if reverse else 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from sam2_pipeline.errors import ConfigError
-from sam2_pipeline.masklets.frames import FrameSource
+from sam2_pipeline.masklets.frames import Frame, FrameSource, LiveFrames
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import decode
 from sam2_pipeline.model.layers import resize_maps
@@ -22,6 +23,9 @@ from sam2_pipeline.segment.inputs import ArrayFrames, DecodedFrames
 from sam2_pipeline.segment.results import FrameResult
 from sam2_pipeline.segment.session import VideoSession
 from sam2_pipeline.segment.tracking import TrackingOptions
+
+if TYPE_CHECKING:
+    from sam2_pipeline.segment.live import LiveOptions, LiveStream
 
 
 class VideoSegmenter:
@@ -51,6 +55,31 @@ class VideoSegmenter:
         for prompt in prompts:
             session.schedule(prompt)
         yield from session.propagate()
+
+    def stream(
+        self,
+        source: LiveFrames | FrameSource | Iterable[Frame | np.ndarray | Image.Image] | None = None,
+        options: LiveOptions | None = None,
+        **changes: object,
+    ) -> LiveStream:
+        """A live stream: frames are pushed, or come from a source; prompts and corrections come while it runs.
+
+        >>> with segmenter.stream(open_stream("rtsp://camera/1")) as stream:
+        ...     stream.prompt(Prompt(object_id=1, frame_index=0, points_xy=[[210, 350]], point_labels=[1]))
+        ...     for result in stream:
+        ...         masks = result.masks()
+
+        Args:
+            source: an `open_stream`, an `open_video`, or anything that iterates over frames or pictures; None: `LiveStream.push`.
+            options: how it keeps up with its source.
+            changes: replace fields of the `TrackingOptions`; ``history_frames`` is how far back prompts reach.
+        """
+        from sam2_pipeline.segment.live import LiveOptions, LiveStream  # which builds on this file
+
+        if isinstance(source, str | bytes | PathLike):
+            raise ConfigError(f"source is {source!r}; open it first: open_stream({str(source)!r})")
+        tracking = replace(self.options, **changes)  # type: ignore[arg-type]
+        return LiveStream(self.model, tracking, options or LiveOptions(), source)
 
 
 class PromptedSession(VideoSession):
@@ -94,16 +123,24 @@ class PromptedSession(VideoSession):
             yield result
 
     def _check(self, prompt: Prompt) -> None:
-        height, width, length = self.frames.height, self.frames.width, self.frames.num_frames
-        where = f"prompt for object {prompt.object_id} on frame {prompt.frame_index}"
+        length = self.frames.num_frames
         if length is not None and prompt.frame_index >= length:
-            raise ConfigError(f"{where}: the video has frames 0..{length - 1}")
-        corners = prompt.box_xyxy.reshape(2, 2) if prompt.box_xyxy is not None else np.zeros((0, 2), np.float32)
-        spots = np.concatenate((prompt.points_xy, corners))
-        if len(spots) and ((spots < 0).any() or (spots > (width, height)).any()):
-            raise ConfigError(f"{where}: {spots.tolist()} lies outside the {width}x{height} picture")
-        if prompt.mask is not None and (prompt.mask.height, prompt.mask.width) != (height, width):
-            raise ConfigError(f"{where}: the mask is {prompt.mask.width}x{prompt.mask.height}, the video {width}x{height}")
+            raise ConfigError(f"{_name(prompt)}: the video has frames 0..{length - 1}")
+        check_prompt(prompt, self.frames.height, self.frames.width)
+
+
+def check_prompt(prompt: Prompt, height: int, width: int) -> None:
+    """Raises `ConfigError` unless the prompt lies in a picture of this size."""
+    corners = prompt.box_xyxy.reshape(2, 2) if prompt.box_xyxy is not None else np.zeros((0, 2), np.float32)
+    spots = np.concatenate((prompt.points_xy, corners))
+    if len(spots) and ((spots < 0).any() or (spots > (width, height)).any()):
+        raise ConfigError(f"{_name(prompt)}: {spots.tolist()} lies outside the {width}x{height} picture")
+    if prompt.mask is not None and (prompt.mask.height, prompt.mask.width) != (height, width):
+        raise ConfigError(f"{_name(prompt)}: the mask is {prompt.mask.width}x{prompt.mask.height}, the video {width}x{height}")
+
+
+def _name(prompt: Prompt) -> str:
+    return f"prompt for object {prompt.object_id} on frame {prompt.frame_index}"
 
 
 def prompt_tokens(prompt: Prompt) -> tuple[Tensor, Tensor]:
