@@ -25,9 +25,10 @@ BELOW = {
     "torch_dataset": {"io", "masklets"},
     "training": {"formats", "model", "masklets", "segment", "io", "config", "settings"},
     "protocols": {"evaluation", "formats", "training", "pipeline", "segment", "io", "masklets", "config", "settings"},
+    "live": {"pipeline", "segment", "io", "render", "model", "masklets", "config", "settings"},
     "bench": {"version", "pipeline", "segment", "io", "model", "masklets", "config", "compat"},
 }
-TOP = {"__init__", "__main__", "cli", "commands", "commands_dataset", "demo", "demo_untrained", "doctor"}
+TOP = {"__init__", "__main__", "cli", "commands", "commands_dataset", "commands_live", "demo", "demo_untrained", "doctor"}
 
 
 def imports_of(path: Path) -> set[str]:

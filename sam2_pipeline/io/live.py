@@ -85,6 +85,7 @@ class LiveSource:
         if reconnect_s and not self._network:
             raise ConfigError(f"{url}: only a network stream can be opened again, expected reconnect_s 0")
         self._realtime, self._reconnect_s = realtime, reconnect_s
+        self.height = self.width = 0
         self.fps: float | None = None
         self.live = realtime or self._camera
         self.damaged = self.connections = 0
