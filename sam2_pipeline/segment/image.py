@@ -11,12 +11,16 @@ from PIL import Image
 from torch import Tensor
 
 from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.masklets.prompts import numbers
 from sam2_pipeline.model.image_encoder import FrameFeatures, normalise
 from sam2_pipeline.model.layers import resize_maps
 from sam2_pipeline.model.mask_decoder import DecodedTokens
-from sam2_pipeline.model.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
+from sam2_pipeline.model.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NOT_A_POINT
 from sam2_pipeline.model.sam2 import DecodingRules, Sam2, settle
 from sam2_pipeline.segment.inputs import check_picture
+
+_LABELS = (NOT_A_POINT, 0, 1, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)  # the last two make boxes of two points, as the reference has them
+_FAR_AWAY = 1e6  # pixels; beyond, float32 has no digits left for a place
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +109,14 @@ class ImageSegmenter:
             boxes: ``[4]`` (x0, y0, x1, y1) or ``[N, 4]``; may accompany points.
             mask_logits: an earlier result's ``[S/4, S/4]`` or ``[N, S/4, S/4]`` to refine.
             multimask: three masks per prompt, for ambiguous ones such as a single click; else one.
+
+        Raises:
+            ConfigError: shapes that do not fit together, labels that mean nothing, NaN.
         """
         points_NP2, labels_NP = prompt_points(self.model, embedding, points, labels, boxes)
-        masks_NHW = None
-        if mask_logits is not None:
-            masks_NHW = torch.as_tensor(mask_logits, dtype=torch.float32, device=self.model.device)
-            masks_NHW = masks_NHW.reshape(-1, *masks_NHW.shape[-2:])
-            side = self.model.mask_side
-            if masks_NHW.shape[-2:] != (side, side):
-                raise ConfigError(f"mask_logits is {tuple(masks_NHW.shape)}, expected [N, {side}, {side}]")
+        masks_NHW = None if mask_logits is None else _mask_prompts(self.model, mask_logits)
+        if masks_NHW is not None and points_NP2 is not None and 1 != len(masks_NHW) != len(points_NP2):
+            raise ConfigError(f"{len(masks_NHW)} mask_logits for {len(points_NP2)} prompts, expected one, or as many")
         decoded = decode_prompts(self.model, embedding, points_NP2, labels_NP, masks_NHW)
         return draw_masks(self.model, embedding, decoded, self.decoding, multimask)
 
@@ -123,31 +126,59 @@ def prompt_points(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Points and boxes in pixels of the picture as ``[N, P, 2]`` and ``[N, P]`` in pixels of the network input."""
     coordinates, kinds = [], []
-    device = model.device
     if boxes is not None:
-        corners = torch.as_tensor(np.asarray(boxes), dtype=torch.float32, device=device).reshape(-1, 2, 2)
-        coordinates.append(corners)
-        kinds.append(torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]], device=device).expand(len(corners), -1))
+        corners = _real_numbers(boxes, "boxes")
+        if corners.shape != (4,) and corners.shape[1:] not in ((4,), (2, 2)):
+            raise ConfigError(f"boxes are {tuple(corners.shape)}, expected [4] or [N, 4]")
+        coordinates.append(corners.reshape(-1, 2, 2))
+        kinds.append(torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]]).expand(len(coordinates[0]), -1))
     if (points is None) != (labels is None):
         raise ConfigError("points and labels go together; only one of them was given")
     if points is not None:
-        clicks = torch.as_tensor(np.asarray(points), dtype=torch.float32, device=device)
+        clicks, marks = _real_numbers(points, "points"), _real_numbers(labels, "labels")
         clicks = clicks[None] if clicks.ndim == 2 else clicks
-        marks = torch.as_tensor(np.asarray(labels), device=device).long()
         marks = marks[None] if marks.ndim == 1 else marks
         if clicks.ndim != 3 or clicks.shape[-1] != 2 or clicks.shape[:2] != marks.shape:
             raise ConfigError(f"points are {tuple(clicks.shape)} and labels {tuple(marks.shape)}, expected [N, P, 2] and [N, P]")
+        if not torch.isin(marks, torch.tensor(_LABELS, dtype=marks.dtype, device=marks.device)).all():
+            raise ConfigError(f"labels hold {sorted(set(marks.flatten().tolist()))}, expected 1 (object) or 0 (background)")
         coordinates.append(clicks)
-        kinds.append(marks)
+        kinds.append(marks.long())
     if not coordinates:
         return None, None
     if len({len(c) for c in coordinates}) > 1:
         raise ConfigError(f"{len(coordinates[0])} boxes but points for {len(coordinates[1])} prompts")
-    points_NP2 = torch.cat(coordinates, dim=1)
-    if not torch.isfinite(points_NP2).all():
-        raise ConfigError("points or boxes hold NaN or infinity")
+    # NaN is not below anything either.
+    if not all((c.abs() < _FAR_AWAY).all() for c in coordinates):
+        raise ConfigError(
+            f"points or boxes hold NaN or infinity, or lie far outside the {embedding.width}x{embedding.height} picture"
+        )
+    if not len(coordinates[0]):
+        raise ConfigError("points or boxes for 0 prompts, expected one at least")
+    device = model.device
     size = torch.tensor([embedding.width, embedding.height], dtype=torch.float32, device=device)
-    return points_NP2 / size * model.config.image_size, torch.cat(kinds, dim=1)
+    points_NP2 = torch.cat([c.to(device) for c in coordinates], dim=1)
+    return points_NP2 / size * model.config.image_size, torch.cat([k.to(device) for k in kinds], dim=1)
+
+
+def _real_numbers(values: object, name: str) -> Tensor:
+    """As float32, where they are: looking at numbers on a GPU would wait for it."""
+    if isinstance(values, Tensor) and not values.is_complex():
+        return values.float()
+    found = numbers(values)
+    if found is None:
+        raise ConfigError(f"{name} are of type {type(values).__name__}, expected numbers")
+    return torch.from_numpy(found)
+
+
+def _mask_prompts(model: Sam2, mask_logits: object) -> Tensor:
+    """``[N, S/4, S/4]`` of one or more masks of earlier results."""
+    masks, side = _real_numbers(mask_logits, "mask_logits").to(model.device), model.mask_side
+    if masks.ndim < 2 or masks.shape[-2:] != (side, side) or not masks.numel():
+        raise ConfigError(f"mask_logits is {tuple(masks.shape)}, expected [N, {side}, {side}]")
+    if not masks.isfinite().all():
+        raise ConfigError("mask_logits hold NaN or infinity")
+    return masks.reshape(-1, side, side)
 
 
 def decode_prompts(

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.errors import ConfigError, VideoError
 from sam2_pipeline.masklets.frames import Frame, FrameSource
 from sam2_pipeline.model.image_encoder import normalise
 
@@ -132,21 +132,27 @@ def squeeze(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def check_picture(image: np.ndarray | Image.Image, *, floats: bool = False) -> np.ndarray:
-    """RGB ``[H, W, 3]`` of an array or a PIL picture, uint8, or with ``floats`` also floating point.
+    """RGB ``[H, W, 3]`` of an array or a PIL picture, contiguous, uint8, or with ``floats`` also float32.
 
     Raises:
         ConfigError: another shape or dtype, or NaN; the message states what came.
+        VideoError: a PIL picture whose file is damaged.
     """
     if isinstance(image, Image.Image):
-        image = np.asarray(image.convert("RGB"))
+        try:
+            image = np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all of these
+            raise VideoError(f"picture cannot be read: {error}") from error
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
         found = f"shape {image.shape}" if isinstance(image, np.ndarray) else f"type {type(image).__name__}"
         raise ConfigError(f"picture has {found}, expected an RGB array [height, width, 3]")
     if floats and np.issubdtype(image.dtype, np.floating):
+        with np.errstate(over="ignore"):
+            image = np.ascontiguousarray(image, np.float32)
         if not np.isfinite(image).all():
             raise ConfigError("picture holds NaN or infinity, expected numbers in 0..1")
         return image
     if image.dtype != np.uint8:
         expected = "uint8 (0..255)" + (" or floating point (0..1)" if floats else "")
         raise ConfigError(f"picture has dtype {image.dtype}, expected {expected}")
-    return image
+    return np.ascontiguousarray(image)

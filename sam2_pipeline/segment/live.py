@@ -9,6 +9,7 @@ that the model saw: it reads its six latest memories by their numbers, and gaps 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ from PIL import Image
 
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.masklets.frames import Frame, FrameSource, LiveFrames
-from sam2_pipeline.masklets.prompts import Prompt
+from sam2_pipeline.masklets.prompts import Prompt, whole_number
 from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.segment.automatic import GenerateOptions
 from sam2_pipeline.segment.inbox import Arrival, Feeder, FrameInbox, WhenSlow
@@ -53,10 +54,9 @@ class LiveOptions:
     def __post_init__(self) -> None:
         if self.when_slow not in (None, "drop", "wait"):
             raise ConfigError(f"when_slow is {self.when_slow!r}, expected drop, wait or None")
-        if self.queue_frames < 1:
-            raise ConfigError(f"queue_frames is {self.queue_frames}, expected at least 1")
-        if self.prompted_frames < 2:
-            raise ConfigError(f"prompted_frames is {self.prompted_frames}, expected at least 2")
+        for name, low in (("queue_frames", 1), ("prompted_frames", 2)):
+            if whole_number(getattr(self, name), name) < low:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least {low}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +125,8 @@ class LiveStream(Iterator[LiveResult]):
         if self._feeder is not None:
             raise ConfigError("this stream has a source of its own, frames cannot be pushed")
         picture = np.array(check_picture(image))
-        if timestamp_s is not None and not np.isfinite(timestamp_s):
-            raise ConfigError(f"timestamp_s is {timestamp_s}, expected seconds")
+        if timestamp_s is not None and (not isinstance(timestamp_s, int | float) or not math.isfinite(timestamp_s)):
+            raise ConfigError(f"timestamp_s is {timestamp_s!r}, expected seconds")
         self._orders.set_size(*picture.shape[:2])
         number = self._inbox.put(picture, timestamp_s, timeout_s)
         if number is None:

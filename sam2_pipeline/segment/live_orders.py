@@ -112,6 +112,8 @@ class Orders:
         self._asked.append(order)
 
     def _check(self, prompt: Prompt) -> None:
+        if not isinstance(prompt, Prompt):
+            raise ConfigError(f"prompt is a {type(prompt).__name__}, expected a Prompt")
         if self._size is not None:
             check_prompt(prompt, *self._size)
         frame = prompt.frame_index

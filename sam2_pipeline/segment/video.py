@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.masklets.frames import Frame, FrameSource, LiveFrames
-from sam2_pipeline.masklets.prompts import Prompt
+from sam2_pipeline.masklets.prompts import Prompt, whole_number
 from sam2_pipeline.masklets.rle import decode
 from sam2_pipeline.model.layers import resize_maps
 from sam2_pipeline.model.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
@@ -45,6 +45,8 @@ class VideoSegmenter:
         """A session on a `FrameSource` or a sequence of pictures; ``changes`` replace fields of the `TrackingOptions`."""
         if isinstance(video, str | bytes | PathLike):
             raise ConfigError(f"video is the path {video!r}; open it first: open_video({str(video)!r})")
+        if not isinstance(video, Sequence | np.ndarray) and not hasattr(video, "frames"):
+            raise ConfigError(f"video is a {type(video).__name__}, expected pictures in a sequence, or an open_video")
         source: FrameSource = ArrayFrames(video) if isinstance(video, Sequence | np.ndarray) else video
         options = replace(self.options, **changes)  # type: ignore[arg-type]
         return PromptedSession(self.model, source, options)
@@ -113,6 +115,7 @@ class PromptedSession(VideoSession):
     def propagate(
         self, start: int | None = None, max_frames: int | None = None, *, reverse: bool = False, skip_visited: bool = False
     ) -> Iterator[FrameResult]:
+        self._check_walk(start, max_frames)
         if self._scheduled and not self.objects:
             start = min(self._scheduled) if start is None else start
             for prompt in self._scheduled.pop(start, []):
@@ -122,7 +125,15 @@ class PromptedSession(VideoSession):
                 result = self.prompt(prompt)
             yield result
 
+    def _check_walk(self, start: int | None, max_frames: int | None) -> None:
+        length = self.frames.num_frames
+        for name, value, end in (("start", start, length), ("max_frames", max_frames, None)):
+            if value is not None and (whole_number(value, name) < 0 or (end is not None and value >= end)):
+                raise ConfigError(f"{name} is {value}, expected " + ("0 or more" if end is None else f"0 to {end - 1}"))
+
     def _check(self, prompt: Prompt) -> None:
+        if not isinstance(prompt, Prompt):
+            raise ConfigError(f"prompt is a {type(prompt).__name__}, expected a Prompt")
         length = self.frames.num_frames
         if length is not None and prompt.frame_index >= length:
             raise ConfigError(f"{_name(prompt)}: the video has frames 0..{length - 1}")
