@@ -1,10 +1,12 @@
 """Live streams: the same masks as from a file, prompts that count from the next frame, drops that are counted, flat memory."""
 
 import gc
+import os
 import threading
 import time
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -353,3 +355,30 @@ def test_memory_is_flat_whatever_is_asked(model: Sam2, pictures: list[np.ndarray
         sizes.append(held(stream))
     assert sizes[20:58] == sizes[18:56]
     assert sorted(stream._session.objects[1].bank.prompted) == [0, 54, 56]
+
+
+def resident_mb() -> float:
+    fields = Path("/proc/self/statm").read_text().split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux says how much memory a process has")
+@pytest.mark.parametrize("frames", [300, pytest.param(2000, marks=pytest.mark.slow)])
+def test_the_process_does_not_grow(model: Sam2, pictures: list[np.ndarray], frames: int) -> None:
+    """Two objects, corrected now and then, one of them replaced; memory at intervals, from when the history is full."""
+    stream = VideoSegmenter(model, TrackingOptions(history_frames=16)).stream(options=LiveOptions(prompted_frames=4))
+    stream.prompt(click(1, 0))
+    stream.prompt(click(2, 0, 80, 60))
+    sizes = []
+    for number in range(frames):
+        stream.push(pictures[number % len(pictures)])
+        next(stream)
+        if number % 25 == 24:
+            stream.prompt(correction(number))
+        if number % 60 == 59:
+            stream.remove_object(2 + number // 60)
+            stream.prompt(click(3 + number // 60, number, 80, 60))
+        if number >= 100 and number % 20 == 0:
+            sizes.append(resident_mb())
+    assert max(sizes) < 1.05 * min(sizes), sizes
+    assert stream.statistics().segmented == frames
