@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sam2_pipeline.segment.image import ImageSegmenter
     from sam2_pipeline.segment.live import LiveOptions
     from sam2_pipeline.segment.masklet_generator import MaskletGenerator
-    from sam2_pipeline.segment.tracking import TrackingOptions
+    from sam2_pipeline.segment.options import TrackingOptions
     from sam2_pipeline.segment.video import VideoSegmenter
     from sam2_pipeline.torch_dataset import TorchMaskletDataset
 
@@ -45,7 +45,7 @@ _HOMES = {
     "Sam2": "model.sam2",
     "StorageError": "errors",
     "TorchMaskletDataset": "torch_dataset",
-    "TrackingOptions": "segment.tracking",
+    "TrackingOptions": "segment.options",
     "VideoError": "errors",
     "VideoSegmenter": "segment.video",
     "build_model": "model.checkpoint",

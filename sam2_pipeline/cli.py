@@ -407,6 +407,32 @@ examples:
     _add_engine(parser)
 
 
+def _add_compact(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "compact",
+        commands_dataset.compact,
+        "merge the parts of many units into few large files",
+        """Each unit of a run writes a few megabytes; readers like files of some hundred. What is merged becomes visible by one
+commit, so that `MaskletDataset` has every row once at any time. Not while a run writes to OUTPUT, and one at a time.
+Interrupted, nothing is lost: run it again.
+
+examples:
+  sam2-pipeline compact masklets/
+  sam2-pipeline compact s3://bucket/masklets --target-mb 512 --grace 600
+
+exit status: 0 done, or nothing to do; 2 a run is at work there; 1 the output is damaged or cannot be written""",
+    )
+    _add_output(parser)
+    parser.add_argument(
+        "--target-mb", metavar="N", type=int, default=256, help="size of the files, half to twice that; default: 256"
+    )
+    parser.add_argument(
+        "--grace", metavar="S", type=float, default=60.0, help="seconds until the old files go; default: 60, for their readers"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
 def _add_small_verbs(verbs: Any) -> None:
     verify = _verb(
         verbs,
@@ -416,6 +442,7 @@ def _add_small_verbs(verbs: Any) -> None:
         "example:\n  sam2-pipeline verify masklets/",
     )
     _add_output(verify)
+    _add_compact(verbs)
     _verb(verbs, "models", commands.models, "list the models", "example:\n  sam2-pipeline models")
     doctor = _verb(
         verbs,

@@ -110,8 +110,32 @@ class UnitSettings(Settings):
 
 
 @dataclass(frozen=True)
+class SourceSettings(Settings):
+    """``schemes``: the kinds of URLs that may be fetched; INPUT or a list that names another is refused. ``file`` is a path."""
+
+    path: ClassVar[str] = "sources"
+    schemes: tuple[str, ...] = (
+        "file",
+        "s3",
+        "s3a",
+        "gs",
+        "gcs",
+        "az",
+        "abfs",
+        "abfss",
+        "hf",
+        "http",
+        "https",
+        "memory",
+        "tar",
+        "zip",
+    )
+
+
+@dataclass(frozen=True)
 class LimitSettings(Settings):
-    """What one video may cost before it gets a failed row: its picture, its length, the workers it may take down, its time.
+    """What one video may cost before it gets a failed row: its picture, its length, its bytes (to be fetched), the workers it
+    may take down, its time.
 
     A worker on Ray is killed when a video shows no new frame for ``timeout_s``, or takes longer than ``timeout_s`` and
     ``timeout_per_frame_s`` for each of its frames.
@@ -120,6 +144,7 @@ class LimitSettings(Settings):
     path: ClassVar[str] = "limits"
     max_pixels: int = setting(8192 * 8192, low=1)
     max_duration_s: float = setting(4 * 3600.0, above=0.0)
+    max_bytes: int = setting(64 << 30, low=1)
     max_attempts: int = setting(3, low=1)
     timeout_s: float = setting(1800.0, above=0.0)
     timeout_per_frame_s: float = setting(60.0, above=0.0)
@@ -164,6 +189,7 @@ class JobConfig(Settings):
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     annotate: AnnotateSettings = field(default_factory=AnnotateSettings)
     units: UnitSettings = field(default_factory=UnitSettings)
+    sources: SourceSettings = field(default_factory=SourceSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     ray: RaySettings = field(default_factory=RaySettings)
     storage_options: dict = field(default_factory=dict, repr=False, compare=False)
@@ -214,7 +240,7 @@ class JobConfig(Settings):
     def decisive(self) -> dict[str, Any]:
         """The settings that decide the results: two runs that agree on them may share an output."""
         plain = self.to_dict()
-        for name in ("input", "output", "max_videos", "units", "ray"):
+        for name in ("input", "output", "max_videos", "sources", "units", "ray"):
             del plain[name]
         for name in ("device", "compile", "name", "checkpoint"):  # name and weights: as they were found, not as spelled
             del plain["model"][name]

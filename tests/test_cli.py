@@ -97,8 +97,9 @@ def test_verify_finds_damage(places, stand_in, capsys):
 def test_json_logs_are_json(places, stand_in, capsys):
     assert _main("run", *places, "--ray", "off", "--json-logs") == 0
     events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert [event["event"] for event in events] == ["start", "progress", "end"]
-    assert events[-1]["masklets"] == 4 and events[1]["done"] == 2
+    assert [event["event"] for event in events] == ["start", "video_done", "video_done", "progress", "end"]
+    assert events[-1]["masklets"] == 4 and events[3]["done"] == 2
+    assert {event["video_id"]: event["masklets"] for event in events[1:3]} == {"a": 2, "b": 2}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sam2_pipeline.model.sam2 import Sam2
-from sam2_pipeline.segment.tracking import TrackingOptions
+from sam2_pipeline.segment.options import TrackingOptions
 
 
 class SAM2Base:

@@ -10,7 +10,7 @@ from sam2_pipeline.compat.options import apply_overrides, released_options
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.model.checkpoint import build_model, load_model
 from sam2_pipeline.model.sam2 import Sam2
-from sam2_pipeline.segment.tracking import TrackingOptions
+from sam2_pipeline.segment.options import TrackingOptions
 
 _CONFIG_FILE = re.compile(r"(sam2(?:\.1)?_hiera)_(t|s|b\+|l)(?:\.yaml)?$")
 _SIZES = {"t": "tiny", "s": "small", "b+": "base_plus", "l": "large"}

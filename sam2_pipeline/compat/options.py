@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.model.conventions import DecodingRules
 from sam2_pipeline.model.memory_bank import MemoryRules
-from sam2_pipeline.model.sam2 import DecodingRules
-from sam2_pipeline.segment.tracking import TrackingOptions
+from sam2_pipeline.segment.options import TrackingOptions
 
 _DECODER = "sam_mask_decoder_extra_args."
 # The reference's names: (part of our options, field).

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sam2_pipeline.model.memory_bank import FrameRecord
 from sam2_pipeline.segment.inputs import NetworkFrames
+from sam2_pipeline.segment.results import FrameResult
 from sam2_pipeline.segment.session import VideoSession
+from sam2_pipeline.segment.torch_engine import TorchEngine
 
 
 class InferenceState(dict):
     """The reference's keys. Per-object entries (keyed by object *index*) are read-only views, made when asked for."""
 
-    def __init__(self, session: VideoSession, offload_video: bool, offload_state: bool):
+    def __init__(self, session: VideoSession[FrameResult], engine: TorchEngine, offload_video: bool, offload_state: bool):
         frames = session.frames
         super().__init__(
             images=_Images(frames),
@@ -24,8 +27,8 @@ class InferenceState(dict):
             offload_state_to_cpu=offload_state,
             video_height=frames.height,
             video_width=frames.width,
-            device=session.model.device,
-            storage_device=session.storage,
+            device=engine.model.device,
+            storage_device=engine.storage,
             obj_id_to_idx=OrderedDict(),
             obj_idx_to_id=OrderedDict(),
             obj_ids=[],
@@ -50,7 +53,10 @@ class InferenceState(dict):
             return {i: {f: {"reverse": way < 0} for f, way in obj.visits.frames().items()} for i, obj in objects}
         if key == "point_inputs_per_obj":
             return {
-                i: {f: {"point_coords": xy[None], "point_labels": marks[None]} for f, (xy, marks) in obj.points.items()}
+                i: {
+                    f: {"point_coords": torch.from_numpy(xy)[None], "point_labels": torch.from_numpy(marks)[None]}
+                    for f, (xy, marks) in obj.points.items()
+                }
                 for i, obj in objects
             }
         raise KeyError(key)

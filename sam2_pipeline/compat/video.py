@@ -14,12 +14,12 @@ from sam2_pipeline.compat.models import from_hub
 from sam2_pipeline.compat.state import InferenceState
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.io.decode import open_video
-from sam2_pipeline.model.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
+from sam2_pipeline.model.conventions import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from sam2_pipeline.segment.inputs import ArrayFrames, DecodedFrames, NetworkFrames, TensorFrames
 from sam2_pipeline.segment.objects import TrackedObject
 from sam2_pipeline.segment.results import FrameResult
 from sam2_pipeline.segment.session import VideoSession
-from sam2_pipeline.segment.video import mask_prompt
+from sam2_pipeline.segment.torch_engine import TorchEngine, mask_prompt
 
 Triple = tuple[int, list[int], Tensor]
 
@@ -48,13 +48,17 @@ class SAM2VideoPredictor(SAM2Base):
         left to do); a float32 tensor ``[T, 3, S, S]`` is taken as resized and normalised already, ``video_height`` and
         ``video_width`` then being the size of the masks to give back.
         """
-        frames = self._frames(video_path, offload_video_to_cpu, video_height, video_width)
-        storage = torch.device("cpu") if offload_state_to_cpu else self.model.device
-        session = VideoSession(self.model, frames, self.options, storage)
-        return InferenceState(session, offload_video_to_cpu, offload_state_to_cpu)
+        engine = TorchEngine(self.model, self.options, torch.device("cpu") if offload_state_to_cpu else self.model.device)
+        frames = self._frames(engine, video_path, offload_video_to_cpu, video_height, video_width)
+        return InferenceState(VideoSession(engine, frames, self.options), engine, offload_video_to_cpu, offload_state_to_cpu)
 
     def _frames(
-        self, video: str | Sequence[np.ndarray] | Tensor, offload: bool, height: int | None, width: int | None
+        self,
+        engine: TorchEngine,
+        video: str | Sequence[np.ndarray] | Tensor,
+        offload: bool,
+        height: int | None,
+        width: int | None,
     ) -> NetworkFrames:
         size, device = self.image_size, self.model.device
         if isinstance(video, Tensor):
@@ -63,8 +67,8 @@ class SAM2VideoPredictor(SAM2Base):
             held = video.float() if offload else video.float().to(device)
             return TensorFrames(held, height or size, width or size, device)
         if isinstance(video, Sequence) and not isinstance(video, str | bytes):
-            return DecodedFrames(ArrayFrames(video), size, device)
-        return DecodedFrames(open_video(str(video), exif_orientation=False), size, device)
+            return DecodedFrames(ArrayFrames(video), size, engine.prepare)
+        return DecodedFrames(open_video(str(video), exif_orientation=False), size, engine.prepare)
 
     # ------------------------------------------------------------------------------------------------------- prompts
 
@@ -101,7 +105,8 @@ class SAM2VideoPredictor(SAM2Base):
             kinds = torch.cat((torch.tensor([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]), kinds))
         if normalize_coords:
             coordinates = coordinates / torch.tensor([session.frames.width, session.frames.height], dtype=torch.float32)
-        result = session.add_points(frame_idx, obj_id, coordinates * self.image_size, kinds.int(), keep_old=not clear_old_points)
+        xy, marks = (coordinates * self.image_size).numpy(), kinds.int().numpy()
+        result = session.add_points(frame_idx, obj_id, xy, marks, keep_old=not clear_old_points)
         return _triple(inference_state, result)
 
     def add_new_points(self, *args: Any, **kwargs: Any) -> Triple:

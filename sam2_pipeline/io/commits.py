@@ -7,6 +7,7 @@ orphans, which nobody reads and `sweep_orphans` removes.
 
 import json
 import re
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
@@ -18,6 +19,7 @@ from sam2_pipeline.masklets.work import Commit, Part, WorkUnit
 
 FOLDER = "_run/commits"
 _READERS = 16  # a commit is one small GET, nearly all of it waiting
+_LISTINGS = 5
 _OUR_PART = re.compile(r"/\.?unit-[^/]*\.parquet")  # the dot: remains of an interrupted write
 
 
@@ -32,7 +34,12 @@ def commit_unit(storage: Storage, commit: Commit) -> bool:
     Raises:
         StorageError: the storage failed; the commit may still have gone through, as `list_commits` will tell.
     """
-    return storage.create_exclusive(commit_name(commit.unit_id), json.dumps(asdict(commit), indent=1).encode())
+    return storage.create_exclusive(commit_name(commit.unit_id), encode_commit(commit))
+
+
+def encode_commit(commit: Commit) -> bytes:
+    """A commit as it is stored."""
+    return json.dumps(asdict(commit), indent=1).encode()
 
 
 def committed_units(storage: Storage) -> set[str]:
@@ -46,13 +53,26 @@ def commit_names(storage: Storage) -> list[str]:
 
 
 def list_commits(storage: Storage) -> list[Commit]:
-    """All commits, sorted by unit id.
+    """All commits that count, sorted by unit id.
 
     Raises:
         StorageError: a commit cannot be read or is not one.
     """
-    with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(lambda name: read_commit(storage, name), commit_names(storage)))
+    for listings_left in reversed(range(_LISTINGS)):
+        try:
+            with ThreadPoolExecutor(_READERS) as pool:
+                return without_replaced(list(pool.map(lambda name: read_commit(storage, name), commit_names(storage))))
+        except StorageError as error:  # one that has gone since was replaced by another, which a new listing shows
+            if not isinstance(error.__cause__, FileNotFoundError) or not listings_left:
+                raise
+    raise AssertionError("unreachable")
+
+
+def without_replaced(commits: Iterable[Commit]) -> list[Commit]:
+    """Those whose rows are not in another one too."""
+    commits = list(commits)
+    replaced = {unit_id for commit in commits for unit_id in commit.replaces}
+    return [commit for commit in commits if commit.unit_id not in replaced]
 
 
 def read_commit(storage: Storage, name: str) -> Commit:
@@ -65,7 +85,8 @@ def read_commit(storage: Storage, name: str) -> Commit:
     try:
         fields = json.loads(data)
         parts = tuple(Part(**part) for part in fields.pop("parts"))
-        commit = Commit(**fields | {"parts": parts, "video_ids": tuple(fields["video_ids"])})
+        lists = {name: tuple(fields.get(name, ())) for name in ("video_ids", "replaces")}
+        commit = Commit(**fields | lists | {"parts": parts})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise StorageError(f"{storage.locate(name)}: not a commit: {error!r}") from error
     if commit_name(commit.unit_id) != name:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from sam2_pipeline.errors import ConfigError, VideoError
 from sam2_pipeline.io.decode import open_video
 from sam2_pipeline.io.tables import CommittedTables
+from sam2_pipeline.io.urls import forbidden
 from sam2_pipeline.io.video import Video
 from sam2_pipeline.masklets.annotated import AnnotatedFrame, AnnotatedVideo
 from sam2_pipeline.masklets.masklet import Masklet, MaskletFrame, MaskletSeed
@@ -139,6 +140,8 @@ class MaskletDataset(CommittedTables):
             raise KeyError(f"{self.storage.url} holds no video {video_id!r}")
         if rows[0]["uri"] is None:
             raise VideoError(f"{self.storage.url}: nothing says where video {video_id!r} is")
+        if reason := forbidden(rows[0]["uri"]):
+            raise VideoError(f"{self.storage.url}: video {video_id!r} is not opened: {reason}")
         return open_video(rows[0]["uri"], storage_options=storage_options)
 
     def annotated_frames(

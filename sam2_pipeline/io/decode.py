@@ -34,6 +34,7 @@ def open_video(
     storage_options: Mapping[str, Any] | None = None,
     max_pixels: int = MAX_PIXELS,
     max_duration_s: float = MAX_DURATION_S,
+    max_bytes: int | None = None,
     frame_rate: float = DEFAULT_FRAME_RATE,
     exif_orientation: bool = True,
     threads: int | None = None,
@@ -46,6 +47,7 @@ def open_video(
         url: the path or URL.
         storage_options: for fsspec.
         max_pixels, max_duration_s: refuse what is larger or longer (a header can claim anything).
+        max_bytes: refuse to fetch more than so many; None: whatever there is.
         frame_rate: frames per second of what has no clock of its own: pictures, a video of one frame.
         exif_orientation: whether pictures are turned as their EXIF data say (SAM 2's own loader ignores it).
         threads: decoder and scaler threads; None: as many as there are processors, at most four.
@@ -65,7 +67,7 @@ def open_video(
             frame_rate=frame_rate,
             exif_orientation=exif_orientation,
         )
-    local = name if is_local(name) else fetch(name, storage_options)
+    local = name if is_local(name) else fetch(name, storage_options, max_bytes)
     try:
         video = VideoFile(local, name, max_pixels, max_duration_s, frame_rate, threads or default_threads())
     except BaseException:

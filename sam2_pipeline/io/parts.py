@@ -39,7 +39,7 @@ class UnitWriter:
         self._metadata = {f"sam2_pipeline.{key}".encode(): value.encode() for key, value in metadata.items()}
         self._videos: dict[str, dict[str, Any]] = {}
         self._masklets: dict[str, list[dict[str, Any]]] = {}
-        with _reporting("make a temporary directory"):
+        with reporting("make a temporary directory"):
             self._directory = tempfile.TemporaryDirectory(prefix="sam2-unit-")
 
     def add_video(self, row: Mapping[str, Any], spool: MaskSpool, seeds: Iterable[MaskletSeed]) -> None:
@@ -57,7 +57,7 @@ class UnitWriter:
             raise ValueError(f"masks of {spool.video_id!r} given for video {video_id!r}, expected each video once with its own")
         self._masklets[video_id] = spool.masklet_rows(seeds)
         path = self._spilled(len(self._videos))
-        with _reporting("write the rows"), pa.OSFile(path, "wb") as file, pa.ipc.new_stream(file, MASKS) as stream:
+        with reporting("write the rows"), pa.OSFile(path, "wb") as file, pa.ipc.new_stream(file, MASKS) as stream:
             for batch in spool.sorted_batches():
                 stream.write_batch(batch)
         self._videos[video_id] = dict(row)
@@ -91,15 +91,31 @@ class UnitWriter:
 
     def _write(self, table: str, videos: Iterable[Iterable[pa.RecordBatch]]) -> Part:
         path, name = os.path.join(self._directory.name, f"{table}.parquet"), f"{table}/{self._file_name}"
-        schema = TABLES[table]
-        with _reporting("write the rows"):
-            rows = write_grouped(path, schema.with_metadata(schema.metadata | self._metadata), videos)
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self._storage.put_file(path, name)
-        part = Part(table, name, rows, os.path.getsize(path), digest)
-        os.remove(path)
-        return part
+        return write_part(self._storage, table, name, path, videos, self._metadata)
+
+
+def write_part(
+    storage: Storage,
+    table: str,
+    name: str,
+    path: str,
+    videos: Iterable[Iterable[pa.RecordBatch]],
+    metadata: Mapping[bytes, bytes],
+) -> Part:
+    """Writes the batches of one video after the other as the part ``name``, by way of the local file ``path``, which is removed.
+
+    Raises:
+        StorageError: local disk or storage refuse the data.
+    """
+    schema = TABLES[table]
+    with reporting("write the rows"):
+        rows = write_grouped(path, schema.with_metadata({**schema.metadata, **metadata}), videos)
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    storage.put_file(path, name)
+    part = Part(table, name, rows, os.path.getsize(path), digest)
+    os.remove(path)
+    return part
 
 
 def write_grouped(path: str, schema: pa.Schema, videos: Iterable[Iterable[pa.RecordBatch]]) -> int:
@@ -155,12 +171,13 @@ def _rows_batch(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch
 
 
 def _read_spilled(path: str) -> Iterator[pa.RecordBatch]:
-    with _reporting("read the rows back"), pa.OSFile(path, "rb") as file, pa.ipc.open_stream(file) as stream:
+    with reporting("read the rows back"), pa.OSFile(path, "rb") as file, pa.ipc.open_stream(file) as stream:
         yield from stream
 
 
 @contextlib.contextmanager
-def _reporting(action: str) -> Iterator[None]:
+def reporting(action: str) -> Iterator[None]:
+    """Within the block, trouble with the local disk is a `StorageError`."""
     try:
         yield
     except OSError as error:

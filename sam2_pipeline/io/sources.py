@@ -3,7 +3,7 @@
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -12,7 +12,18 @@ import fsspec
 
 from sam2_pipeline.errors import ConfigError, VideoError
 from sam2_pipeline.io import video_list
-from sam2_pipeline.io.urls import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, absolute, extension, filesystem_of, is_folder, is_local
+from sam2_pipeline.io.urls import (
+    IMAGE_EXTENSIONS,
+    SCHEMES,
+    VIDEO_EXTENSIONS,
+    absolute,
+    extension,
+    filesystem_of,
+    forbidden,
+    is_folder,
+    is_local,
+    secret_in,
+)
 from sam2_pipeline.masklets.work import VideoRef
 
 MEDIA = VIDEO_EXTENSIONS | IMAGE_EXTENSIONS
@@ -22,6 +33,7 @@ def list_videos(
     source: str | os.PathLike[str],
     storage_options: Mapping[str, Any] | None = None,
     max_videos: int | None = None,
+    schemes: Collection[str] = SCHEMES,
 ) -> Iterator[VideoRef]:
     """The videos that INPUT names, sorted folder by folder (a list's in its own order), each with a unique id.
 
@@ -34,16 +46,19 @@ def list_videos(
     tar or list is held in memory at a time.
 
     Raises:
-        ConfigError: at once, when INPUT does not exist or holds no video, or a list is malformed.
+        ConfigError: at once, when INPUT does not exist or holds no video, or a list is malformed; INPUT, or an entry of a list,
+            has a scheme that is not among ``schemes``, or holds a credential.
         StorageError: INPUT cannot be reached.
     """
     if max_videos is not None and max_videos < 1:
         raise ConfigError(f"max_videos is {max_videos}, expected 1 or more")
     url = absolute(os.fspath(source))
+    if reason := forbidden(url, schemes):
+        raise ConfigError(f"INPUT: {reason}" if secret_in(url) else f"INPUT {url}: {reason}")
     try:
         fs, path = filesystem_of(url, storage_options)
         fs.invalidate_cache()  # a later run in the same process must see what has come since
-        videos = _Input(fs, url, path).videos()
+        videos = _Input(fs, url, path, schemes).videos()
         first = next(videos, None)
     except VideoError as error:
         raise ConfigError(f"INPUT {error}") from error
@@ -73,6 +88,7 @@ class _Input:
     fs: fsspec.AbstractFileSystem
     url: str
     path: str
+    schemes: Collection[str]
 
     def videos(self) -> Iterator[VideoRef]:
         path = self.path.rstrip("/")
@@ -83,7 +99,7 @@ class _Input:
         else:
             item = _Item(_base(path), path, False, self.fs.info(path).get("size"))
             if extension(path) in video_list.EXTENSIONS:
-                yield from _listed(video_list.read_list(self.fs, path, self.url), self.url)
+                yield from _listed(video_list.read_list(self.fs, path, self.url), self.url, self.schemes)
             elif extension(path) == ".tar":
                 yield from self._tar(item, "")
             else:  # named by hand: whatever its extension, FFmpeg will tell
@@ -154,7 +170,12 @@ class _Input:
             yield VideoRef(prefix + video_id, f"tar://{members[name].name}::{url}", members[name].size)
 
 
-def _listed(entries: Sequence[video_list.Listed], url: str) -> list[VideoRef]:
+def _listed(entries: Sequence[video_list.Listed], url: str, schemes: Collection[str]) -> list[VideoRef]:
+    # a list from elsewhere has no business with this machine's files
+    allowed = schemes if is_local(url) else [scheme for scheme in schemes if scheme != "file"]
+    for entry in entries:
+        if reason := forbidden(entry.uri, allowed):
+            raise ConfigError(f"INPUT {url}, line {entry.line}: {reason}")
     derived = iter(_ids([entry.name for entry in entries if entry.video_id is None]))
     lines: dict[str, int] = {}
     videos = []

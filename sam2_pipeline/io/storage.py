@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import IO, Any
 
@@ -26,6 +27,7 @@ from sam2_pipeline.errors import ConfigError, StorageError
 
 _S3_TIMEOUTS = {"connect_timeout": 10, "read_timeout": 30}  # botocore and s3fs both retry, so a minute each adds up
 _CONFLICT_TRIES = 5
+_DELETERS = 16
 _memory_creates = threading.Lock()  # memory:// looks first and writes then; S3 and link(2) need no help
 
 
@@ -173,10 +175,15 @@ class Storage:
                 yield name, int(entry["size"] or 0)
 
     def delete(self, names: Iterable[str]) -> None:
-        """Deletes objects; one that is gone already is no error."""
-        for name in names:
+        """Deletes objects, several at once; one that is gone already is no error."""
+
+        def delete(name: str) -> None:
             with self._reporting("delete", name), contextlib.suppress(FileNotFoundError):
                 self.fs.rm_file(self.full_path(name))
+
+        with ThreadPoolExecutor(_DELETERS) as pool:
+            for _ in pool.map(delete, names):
+                pass
 
     def __reduce__(self) -> tuple[type["Storage"], tuple[str, dict[str, Any]]]:
         return Storage, (self.url, self.options)

@@ -24,7 +24,11 @@ FILES_AT_ONCE = 256
 
 
 class CommittedTables:
-    """The three tables as of the moment of opening; `refresh` takes in what was committed since. See `MaskletDataset`."""
+    """The three tables as of the moment of opening; `refresh` takes in what was committed since. See `MaskletDataset`.
+
+    So does reading, by itself, once it finds that files were merged by `compact`; a scan that was handed out (`dataset`, `sql`,
+    `scan_polars`) has as long as `compact` waits.
+    """
 
     def __init__(self, url: str | os.PathLike[str], storage_options: dict[str, Any] | None = None) -> None:
         self.storage = Storage(url, storage_options)
@@ -106,16 +110,23 @@ class CommittedTables:
         if video_id is not None:
             one = pc.field("video_id") == video_id
             filter = one if filter is None else one & filter
+        # Small tables are sorted over all units; their keys are read along and dropped afterwards.
+        keys = () if table == "masks" else KEYS[table]
+        read = None if columns is None else [*columns, *(key for key in keys if key not in columns)]
         try:
-            names = self._names(table, video_id)
-            # Small tables are sorted over all units; their keys are read along and dropped afterwards.
-            keys = () if table == "masks" else KEYS[table]
-            read = None if columns is None else [*columns, *(key for key in keys if key not in columns)]
-            # Some files at a time: a scan holds on to the footers of all of its files, 75 KB each, to its end.
-            scans = [names[start : start + FILES_AT_ONCE] for start in range(0, len(names), FILES_AT_ONCE)] or [[]]
-            found = pa.concat_tables([self._dataset(table, scan).to_table(columns=read, filter=filter) for scan in scans])
+            try:
+                found = self._scan(table, video_id, read, filter)
+            except FileNotFoundError:  # `compact` has merged it into another
+                self.refresh()
+                found = self._scan(table, video_id, read, filter)
         except (OSError, pa.ArrowInvalid) as error:
             raise StorageError(f"{self.storage.url}: cannot read {table}: {error}") from error
         if keys:
             found = found.sort_by([(key, "ascending") for key in keys])
         return found if columns is None else found.select(list(columns))
+
+    def _scan(self, table: Table, video_id: str | None, columns: list[str] | None, filter: pc.Expression | None) -> pa.Table:
+        names = self._names(table, video_id)
+        # Some files at a time: a scan holds on to the footers of all of its files, 75 KB each, to its end.
+        scans = [names[start : start + FILES_AT_ONCE] for start in range(0, len(names), FILES_AT_ONCE)] or [[]]
+        return pa.concat_tables([self._dataset(table, scan).to_table(columns=columns, filter=filter) for scan in scans])

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sam2_pipeline.errors import StorageError
-from sam2_pipeline.io.commits import commit_names, find_orphans, read_commit
+from sam2_pipeline.io.commits import commit_name, commit_names, find_orphans, read_commit, without_replaced
 from sam2_pipeline.io.storage import Storage
 from sam2_pipeline.masklets.schema import KEYS, SCHEMA_VERSION, TABLES, VERSION_KEY, schema_of
 from sam2_pipeline.masklets.work import Commit, Part
@@ -50,16 +50,18 @@ def verify_output(storage: Storage) -> list[Problem]:
     problems: list[Problem] = []
     readable = True
     owner: dict[str, str] = {}
+    commits: list[Commit] = []
     for name in commit_names(storage):
         try:
-            commit = read_commit(storage, name)
+            commits.append(read_commit(storage, name))
         except StorageError as error:
             problems.append(Problem("error", name, str(error)))
             readable = False
-            continue
+    for commit in without_replaced(commits):
         problems.extend(_verify_unit(storage, commit))
         for video_id in commit.video_ids:
             if video_id in owner:
+                name = commit_name(commit.unit_id)
                 problems.append(Problem("error", name, f"video {video_id!r} is in unit {owner[video_id]} too"))
             owner[video_id] = commit.unit_id
     if readable:  # else the parts of the broken commit would look like orphans

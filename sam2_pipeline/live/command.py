@@ -17,7 +17,7 @@ from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.pipeline.factory import ModelFactory
 from sam2_pipeline.segment.live import LiveOptions, LiveStream
 from sam2_pipeline.segment.masklet_generator import MaskletGenerator
-from sam2_pipeline.segment.tracking import TrackingOptions
+from sam2_pipeline.segment.options import TrackingOptions
 from sam2_pipeline.segment.video import VideoSegmenter
 
 _USUAL_FPS = 30.0

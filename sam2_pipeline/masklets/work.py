@@ -45,7 +45,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The record that makes parts visible. A part that no commit names does not exist."""
+    """The record that makes parts visible. A part that no commit names does not exist.
+
+    ``replaces``: ids of units whose rows this commit's parts hold too; their commits no longer count.
+    """
 
     unit_id: str
     attempt_id: str
@@ -53,3 +56,4 @@ class Commit:
     video_ids: tuple[str, ...]
     num_videos: int
     num_failures: int
+    replaces: tuple[str, ...] = ()

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2_pipeline.model.layers import eager_on_cpu
+
 # `_attend_narrow_values` holds so many scores at a time (16 MB), and looks at so many keys beforehand.
 _SCORES_AT_ONCE = 2**22
 _SAMPLED_KEYS = 256
@@ -41,7 +43,7 @@ class Attention(nn.Module):
 def attend(q_NQE: Tensor, k_NKE: Tensor, v_NKC: Tensor) -> Tensor:
     """Single-head ``softmax(q k^T / sqrt(E)) v``, ``[N, Q, C]``, where values may be narrower than keys (C < E)."""
     narrow = v_NKC.shape[-1] < q_NQE.shape[-1]
-    if narrow and q_NQE.device.type == "cpu" and q_NQE.dtype == torch.float32 and not torch.is_grad_enabled():
+    if narrow and eager_on_cpu(q_NQE) and q_NQE.dtype == torch.float32 and not torch.is_grad_enabled():
         return torch.stack([_attend_narrow_values(q, k, v) for q, k, v in zip(q_NQE, k_NKE, v_NKC, strict=True)])
     return F.scaled_dot_product_attention(q_NQE[:, None], k_NKE[:, None], v_NKC[:, None])[:, 0]
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2_pipeline.model.config import TrunkConfig
+from sam2_pipeline.model.conventions import PIXEL_MEAN, PIXEL_STD
 from sam2_pipeline.model.hiera import Hiera
 
 
@@ -98,7 +99,7 @@ class ImageEncoder(nn.Module):
 
 def normalise(images: Tensor) -> Tensor:
     """RGB in 0..1 (float) or 0..255 (uint8), ``[..., 3, H, W]``, to the zero-mean unit-variance input of the network."""
-    mean = torch.tensor((0.485, 0.456, 0.406), device=images.device)[:, None, None]
-    std = torch.tensor((0.229, 0.224, 0.225), device=images.device)[:, None, None]
+    mean = torch.tensor(PIXEL_MEAN, device=images.device)[:, None, None]
+    std = torch.tensor(PIXEL_STD, device=images.device)[:, None, None]
     scaled = images.float() / 255 if images.dtype == torch.uint8 else images.float()
     return (scaled - mean) / std

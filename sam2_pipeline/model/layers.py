@@ -43,13 +43,18 @@ class LayerNorm2d(nn.Module):
         return x.permute(0, 3, 1, 2)
 
 
+def eager_on_cpu(x: Tensor) -> bool:
+    """Whether to arrange work for a CPU's caches; compilers and exporters see the plain form, and arrange it themselves."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def in_pieces(function: Callable[..., Tensor], x: Tensor, *others: Tensor, dim: int, step: int = 1) -> Tensor:
     """``function`` of tokens ``x`` ``[..., C]`` (and ``others``) that treats every ``step`` entries of ``dim`` on their own.
 
     On a CPU it is given one piece of its arguments after the other: what lies between its layers, often several times as
     wide as ``x``, then stays in the cache, where that of the whole would fill fresh memory each time.
     """
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if not eager_on_cpu(x):
         return function(x, *others)
     tokens_a_step = step * x.shape[:-1].numel() // x.shape[dim]
     length = step * max(1, _PIECE_TOKENS * torch.get_num_threads() // tokens_a_step)

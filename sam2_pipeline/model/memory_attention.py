@@ -48,12 +48,14 @@ class RotaryAttention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, tables: tuple[Tensor, Tensor], num_unplaced: int = 0) -> Tensor:
         """``q`` ``[N, T, D]``, ``k`` and ``v`` ``[N, K, C]``; the last ``num_unplaced`` keys are not turned."""
-        T = q.shape[1]
+
+        def turned_keys(maps_NMTC: Tensor) -> Tensor:
+            return self._rotate(self._project_halves(self.k_proj, maps_NMTC), *tables)
+
         q = self._rotate(self._project_halves(self.q_proj, q), *tables)
         maps, unplaced = k.split((k.shape[1] - num_unplaced, num_unplaced), dim=1)
-        keys = [self._rotate(self._project_halves(self.k_proj, map_NTC), *tables) for map_NTC in maps.split(T, dim=1)]
-        keys.append(self._project_halves(self.k_proj, unplaced))
-        k = torch.cat(keys, dim=1)
+        placed = in_pieces(turned_keys, maps.unflatten(1, (-1, q.shape[1])), dim=1).flatten(1, 2)
+        k = torch.cat((placed, self._project_halves(self.k_proj, unplaced)), dim=1)
         if v.shape[-1] >= q.shape[-1]:
             return self.out_proj(attend(q, k, self.v_proj(v)))
         attended = attend(q, k, v.to(q.dtype))

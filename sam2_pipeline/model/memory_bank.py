@@ -1,7 +1,8 @@
 """What a tracked object remembers, and which of it is read on a given frame (SAM 2 paper, section 4 "Memory bank").
 
 Frames are numbered as in the video and time has a direction, +1 or -1; the age of a frame is ``(now - frame) * direction``.
-`plan_reading` is plain arithmetic on frame numbers. `gather` stacks what rows with equal plans read into one batch.
+`plan_reading` is plain arithmetic on frame numbers. No torch here: an ``Array`` is a tensor, or
+what else the networks are run with.
 """
 
 from __future__ import annotations
@@ -9,9 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
+from typing import Generic, SupportsFloat, TypeVar
 
 from sam2_pipeline.errors import ConfigError
 
@@ -19,36 +18,38 @@ NUM_RECENT = 6  # tracked frames whose maps are read
 MAX_POINTERS = 16  # horizon of object pointers, counted with the current frame
 CONDITIONING = NUM_RECENT  # row of the temporal encoding that all conditioning frames share; rows 0..5 are ages 1..6
 
+Array = TypeVar("Array", bound=SupportsFloat)
+
 
 @dataclass(slots=True)
-class FrameRecord:
+class FrameRecord(Generic[Array]):
     """Result and memory of one object on one frame.
 
     Attributes:
         logits_HW: mask logits ``[S/4, S/4]``, float32; None once forgotten.
-        predicted_iou, object_score: scalars as 0-d float32 tensors.
+        predicted_iou, object_score: scalars as 0-d float32 arrays.
         pointer_D: object pointer ``[D]``.
         memory_TC: remembered map ``[T, C]``, bfloat16; None until it has been encoded, and once forgotten.
     """
 
-    logits_HW: Tensor | None
-    predicted_iou: Tensor
-    object_score: Tensor
-    pointer_D: Tensor
-    memory_TC: Tensor | None = None
+    logits_HW: Array | None
+    predicted_iou: Array
+    object_score: Array
+    pointer_D: Array
+    memory_TC: Array | None = None
 
     def __repr__(self) -> str:
         return f"FrameRecord(object_score={float(self.object_score):.2f}, remembered={self.memory_TC is not None})"
 
 
 @dataclass(slots=True)
-class MemoryBank:
+class MemoryBank(Generic[Array]):
     """Everything one object remembers: ``prompted`` (conditioning) frames for ever, ``tracked`` frames while they can be read."""
 
-    prompted: dict[int, FrameRecord] = field(default_factory=dict)
-    tracked: dict[int, FrameRecord] = field(default_factory=dict)
+    prompted: dict[int, FrameRecord[Array]] = field(default_factory=dict)
+    tracked: dict[int, FrameRecord[Array]] = field(default_factory=dict)
 
-    def record(self, frame: int) -> FrameRecord | None:
+    def record(self, frame: int) -> FrameRecord[Array] | None:
         """What is known of ``frame``; a prompt's result wins over a tracked one."""
         return self.prompted.get(frame) or self.tracked.get(frame)
 
@@ -175,42 +176,3 @@ def plan_reading(
             pointers.append((frame, distance))
     # A video of one frame has span 0; the reference divides by it and loses the object.
     return ReadingPlan(tuple(maps), tuple(pointers), max(horizon - 1, 1))
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryBatch:
-    """Memories of N rows that see equally many: M maps and P pointers each.
-
-    Attributes:
-        maps_NMTC: bfloat16.
-        rows_NM: which row of the temporal encoding each map gets.
-        pointers_NPD: float32.
-        pointer_time_NP: age over span, in 0..1 for pointers of the past.
-    """
-
-    maps_NMTC: Tensor
-    rows_NM: Tensor
-    pointers_NPD: Tensor
-    pointer_time_NP: Tensor
-
-
-def gather(banks: Sequence[MemoryBank], plans: Sequence[ReadingPlan], device: torch.device) -> MemoryBatch:
-    """Stacks what the banks' objects read; all plans have the same signature and at least one map."""
-
-    def record(bank: MemoryBank, frame: int) -> FrameRecord:
-        found = bank.record(frame)
-        assert found is not None, f"planned to read frame {frame}, which the bank does not hold"
-        return found
-
-    num_pointers = len(plans[0].pointers)
-    maps = torch.stack([record(b, f).memory_TC for b, p in zip(banks, plans) for f, _ in p.maps]).to(device)  # type: ignore[misc]
-    rows = torch.tensor([[row for _, row in p.maps] for p in plans], device=device)
-    pointers = [record(b, f).pointer_D for b, p in zip(banks, plans) for f, _ in p.pointers]
-    time = [[age / p.pointer_span for _, age in p.pointers] for p in plans]
-    dim = banks[0].record(plans[0].maps[0][0]).pointer_D.shape[-1]  # type: ignore[union-attr]
-    return MemoryBatch(
-        maps.view(len(banks), -1, *maps.shape[1:]),
-        rows,
-        torch.stack(pointers).view(len(banks), num_pointers, dim) if pointers else torch.zeros(len(banks), 0, dim, device=device),
-        torch.tensor(time, device=device, dtype=torch.float32).view(len(banks), num_pointers),
-    )

@@ -7,10 +7,10 @@ A box is two points, labelled `BOX_TOP_LEFT` and `BOX_BOTTOM_RIGHT`, placed befo
 import torch
 from torch import Tensor, nn
 
+from sam2_pipeline.model.conventions import BACKGROUND, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NOT_A_POINT, OBJECT
 from sam2_pipeline.model.layers import LayerNorm2d
 from sam2_pipeline.model.positions import FourierPositions
 
-NOT_A_POINT, BACKGROUND, OBJECT, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
 _MASK_CHANNELS = 16
 
 
@@ -37,16 +37,19 @@ class PromptEncoder(nn.Module):
     def encode_points(self, points_NP2: Tensor, labels_NP: Tensor) -> Tensor:
         """Tokens ``[N, P + 1, D]``: one per point and a padding token, which the network expects after any points.
 
-        Points are (x, y) pixels of the S x S input; labels are the five constants of this module.
+        Points are (x, y) pixels of the S x S input; labels are those of `conventions`.
         """
         N = points_NP2.shape[0]
-        points = points_NP2.float() + 0.5  # pixel centres
-        points = torch.cat((points, points.new_zeros(N, 1, 2)), dim=1)
+        points = torch.cat((points_NP2, points_NP2.new_zeros(N, 1, 2)), dim=1)
         labels = torch.cat((labels_NP, labels_NP.new_full((N, 1), NOT_A_POINT)), dim=1)
-        tokens = self.pe_layer(points / self.image_size)
-        for label, embedding in enumerate(self.point_embeddings):
-            tokens = torch.where((labels == label)[..., None], tokens + embedding.weight, tokens)
-        return torch.where((labels == NOT_A_POINT)[..., None], self.not_a_point_embed.weight, tokens)
+        return self.point_tokens(points, labels)
+
+    def point_tokens(self, points_NL2: Tensor, labels_NL: Tensor) -> Tensor:
+        """Tokens ``[N, L, D]`` of points among which the padding is already."""
+        tokens = self.pe_layer((points_NL2.float() + 0.5) / self.image_size)  # pixel centres
+        for label, embedding in zip((BACKGROUND, OBJECT, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT), self.point_embeddings, strict=True):
+            tokens = torch.where((labels_NL == label)[..., None], tokens + embedding.weight, tokens)
+        return torch.where((labels_NL == NOT_A_POINT)[..., None], self.not_a_point_embed.weight, tokens)
 
     def encode_masks(self, logits_NHW: Tensor) -> Tensor:
         """Dense map ``[N, D, h, h]`` of mask logits ``[N, S/4, S/4]``."""

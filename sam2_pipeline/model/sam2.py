@@ -18,36 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from sam2_pipeline.model.config import ModelConfig
+from sam2_pipeline.model.conventions import MASK_BIAS, MASK_SCALE, NO_OBJECT_LOGIT, NOT_A_POINT, RELEASED_RULES, DecodingRules
 from sam2_pipeline.model.image_encoder import FrameFeatures, ImageEncoder
 from sam2_pipeline.model.layers import MLP, learned, resize_maps
 from sam2_pipeline.model.mask_decoder import MaskDecoder, stability
 from sam2_pipeline.model.memory_attention import MemoryAttention
-from sam2_pipeline.model.memory_bank import CONDITIONING, MemoryBatch
+from sam2_pipeline.model.memory_bank import CONDITIONING
+from sam2_pipeline.model.memory_batch import MemoryBatch
 from sam2_pipeline.model.memory_encoder import MemoryEncoder
 from sam2_pipeline.model.positions import sine_1d, sine_2d
-from sam2_pipeline.model.prompt_encoder import NOT_A_POINT, PromptEncoder
-
-NO_OBJECT_LOGIT = -1024.0  # mask logits of an object that is not there
-_MASK_SCALE, _MASK_BIAS = 20.0, -10.0  # masks enter the memory encoder, and leave a mask prompt, as -10..10
-
-
-@dataclass(frozen=True, slots=True)
-class DecodingRules:
-    """How one mask is chosen among the decoder's four. The defaults are the released behaviour.
-
-    Attributes:
-        multimask_points: the three ambiguous masks compete (by predicted IoU) when the number of points is in this range;
-            a box counts as two points, no prompt as none.
-        dynamic_multimask: a single mask that is not stable gives way to the best of the three.
-        stability_offset, stability_threshold: "stable" is an IoU of at least the threshold between cuts at +- offset.
-        soft_pointer: blend the object pointer with the no-object pointer by probability, not by yes or no.
-    """
-
-    multimask_points: tuple[int, int] = (0, 1)
-    dynamic_multimask: bool = True
-    stability_offset: float = 0.05
-    stability_threshold: float = 0.98
-    soft_pointer: bool = False
+from sam2_pipeline.model.prompt_encoder import PromptEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +113,7 @@ class Sam2(nn.Module):
         mask_logits_NHW: Tensor | None = None,
         *,
         multimask: bool | None = None,
-        rules: DecodingRules = DecodingRules(),
+        rules: DecodingRules = RELEASED_RULES,
     ) -> MaskPrediction:
         """One mask per row, from what the row sees and its prompts (pixels of the S x S input), if any.
 
@@ -174,7 +154,7 @@ class Sam2(nn.Module):
         )
 
     def adopt_masks(
-        self, features: FrameFeatures, lanes_N: Tensor, masks_NSS: Tensor, rules: DecodingRules = DecodingRules()
+        self, features: FrameFeatures, lanes_N: Tensor, masks_NSS: Tensor, rules: DecodingRules = RELEASED_RULES
     ) -> MaskPrediction:
         """Takes mask prompts (0 or 1, ``[N, S, S]``) as the prediction itself; only the object pointer is computed.
 
@@ -186,12 +166,12 @@ class Sam2(nn.Module):
         pointer = self.decode_masks(
             features.stride16_VDHW[lanes_N], features, lanes_N, mask_logits_NHW=mask_prompt, multimask=False, rules=rules
         ).pointer_ND
-        logits = resize_maps(masks * _MASK_SCALE + _MASK_BIAS, (self.mask_side, self.mask_side), antialias=True)[:, 0]
+        logits = resize_maps(masks * MASK_SCALE + MASK_BIAS, (self.mask_side, self.mask_side), antialias=True)[:, 0]
         present_N = (masks > 0).flatten(1).any(dim=1)
         return MaskPrediction(
             logits,
             torch.ones_like(present_N, dtype=torch.float32),
-            _MASK_SCALE * present_N.float() + _MASK_BIAS,
+            MASK_SCALE * present_N.float() + MASK_BIAS,
             torch.where(present_N[:, None], pointer, self.no_obj_ptr),
         )
 
@@ -203,10 +183,13 @@ class Sam2(nn.Module):
         ``binarise`` cuts the mask at 0 (frames with a prompt); otherwise its probabilities are remembered.
         """
         high = resize_maps(logits_NHW[:, None], (self.config.image_size, self.config.image_size))
-        masks = (high > 0).float() if binarise else high.sigmoid()
+        return self.remember_masks(features, lanes_N, (high > 0).float() if binarise else high.sigmoid(), object_score_N)
+
+    def remember_masks(self, features: FrameFeatures, lanes_N: Tensor, masks_N1SS: Tensor, object_score_N: Tensor) -> Tensor:
+        """`encode_memory` of masks that are probabilities at the size of the network input."""
         with self.precision():
             projected = self.memory_encoder.project_frames(features.stride16_VDHW)[lanes_N]
-            memory = self.memory_encoder(projected, masks * _MASK_SCALE + _MASK_BIAS)
+            memory = self.memory_encoder(projected, masks_N1SS * MASK_SCALE + MASK_BIAS)
         if self.no_obj_embed_spatial is not None:
             absent = (object_score_N <= 0).to(memory.dtype)[:, None, None, None]
             memory = memory + absent * self.no_obj_embed_spatial[0, :, None, None]
@@ -229,7 +212,7 @@ class Sam2(nn.Module):
                 positions.append(torch.zeros_like(tokens[1]))
             else:
                 time_NPC = self.obj_ptr_tpos_proj(sine_1d(memory.pointer_time_NP, self.config.hidden_dim))
-                positions.append(time_NPC.float().repeat_interleave(pieces, dim=1))
+                positions.append(time_NPC.float()[:, :, None].expand(-1, -1, pieces, -1).flatten(1, 2))
         return torch.cat(tokens, dim=1), torch.cat(positions, dim=1), P * pieces
 
     def _pointer(self, tokens_NMD: Tensor, index_N1: Tensor, object_score_N: Tensor, rules: DecodingRules) -> Tensor:

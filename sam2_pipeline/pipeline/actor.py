@@ -13,7 +13,8 @@ from sam2_pipeline.masklets.work import WorkUnit
 from sam2_pipeline.pipeline.factory import GeneratorFactory
 from sam2_pipeline.pipeline.job import Job
 from sam2_pipeline.pipeline.lanes import Lanes
-from sam2_pipeline.pipeline.video import Failure, Notify
+from sam2_pipeline.pipeline.metrics import Meter
+from sam2_pipeline.pipeline.video import Done, Failure, Notify
 from sam2_pipeline.pipeline.watchdog import Watchdog
 from sam2_pipeline.pipeline.work import Host, process_work_unit
 
@@ -31,13 +32,17 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one try at one unit: committed, or an ``error`` (``hopeless``: the run had better stop)."""
+    """What became of one try at one unit: committed, or an ``error`` (``hopeless``: the run had better stop).
+
+    ``done`` are the videos that this try did; others of the unit may have been committed before.
+    """
 
     unit_id: str
     num_videos: int = 0
     failures: tuple[Failure, ...] = ()
     error: str | None = None
     hopeless: bool = False
+    done: tuple[Done, ...] = ()
 
 
 class UnitWorker:
@@ -51,13 +56,14 @@ class UnitWorker:
         threads: int | None = None,
         notify: Notify | None = None,
         watched: bool = False,
+        meter: Meter | None = None,
     ) -> None:
         """``watched``: this process is killed when a video hangs (see `watchdog`), and somebody will start another."""
         self._job = job
         self._notify = notify or (lambda video_id, done, total: None)
         self._storage = Storage(job.config.output, job.config.storage_options_for(job.config.output))
         watchdog = Watchdog(self._storage) if watched else None
-        self._host = Host(Lanes(job.config.tracking.lanes), watchdog)
+        self._host = Host(Lanes(job.config.tracking.lanes), watchdog, meter=meter or Meter())
         self._generator = None
         self._broken: str | None = None
         try:
@@ -76,16 +82,17 @@ class UnitWorker:
         unit_id = task.unit.unit_id
         if self._broken or self._generator is None:
             return Outcome(unit_id, error=self._broken, hopeless=True)
-        failures: tuple[Failure, ...] = ()
+        done: tuple[Done, ...] = ()
         try:
             while left := uncommitted(self._storage, task.unit):
                 result = process_work_unit(
                     left, self._generator, self._job, self._storage, prompts=task.prompts, notify=self._notify, host=self._host
                 )
-                failures += result.failures
+                done += result.done
         except Exception as error:
             return Outcome(unit_id, error=describe_error(error), hopeless=_is_hopeless(error))
-        return Outcome(unit_id, len(task.unit.videos), failures)
+        failures = tuple(video.failure for video in done if video.failure is not None)
+        return Outcome(unit_id, len(task.unit.videos), failures, done=done)
 
 
 def describe_error(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from sam2_pipeline.pipeline.actor import Outcome, Task, UnitWorker
 from sam2_pipeline.pipeline.attempts import forget_attempts, forgive_last_attempts
 from sam2_pipeline.pipeline.cluster import Cluster
 from sam2_pipeline.pipeline.factory import GeneratorFactory
+from sam2_pipeline.pipeline.metrics import Meter, RayMeter
 from sam2_pipeline.pipeline.prepare import Prepared, count, freeze, prepare
 from sam2_pipeline.pipeline.progress import Reporter, Snapshot, Tracker
 from sam2_pipeline.pipeline.summary import Summary, summarise, write_progress, write_summary
@@ -57,7 +58,9 @@ def _work(prepared: Prepared, reporter: Reporter) -> int:
     tracker = Tracker(prepared.tasks, done=prepared.done, failed=prepared.failed)
     storage, job, factory = prepared.storage, prepared.job, prepared.factory
 
-    def beat(snapshot: Snapshot) -> None:
+    def beat(snapshot: Snapshot, meter: Meter | None = None) -> None:
+        if meter:
+            meter.set("sam2_videos_left", snapshot.total - snapshot.done)
         with suppress(StorageError):  # only `status` reads it; real trouble shows when a unit is committed
             write_progress(storage, snapshot)
 
@@ -68,13 +71,15 @@ def _work(prepared: Prepared, reporter: Reporter) -> int:
             _run_passes(prepared, lambda tasks: map(worker.work, tasks), tracker, reporter)
     else:
         with Cluster(job.config) as cluster:
+            meter = RayMeter(job.config.output)
             pool = cluster.pool()
             freeze(prepared)
             forgive_last_attempts(storage, (task.unit.unit_id for task in prepared.tasks))
             placed = factory.on(pool.device)
             reporter.say("workers", f"{count(pool.workers, 'worker')} on {pool.device}, {count(pool.threads, 'CPU thread')} each")
-            with reporter.watching(tracker, lambda: tracker.look(*cluster.progress()), beat):
+            with reporter.watching(tracker, lambda: tracker.look(*cluster.progress()), lambda snapshot: beat(snapshot, meter)):
                 _run_passes(prepared, lambda tasks: cluster.run(tasks, placed, job, pool), tracker, reporter)
+            beat(tracker.snapshot(), meter)
     snapshot = tracker.snapshot()
     beat(snapshot)
     return snapshot.frames
@@ -90,6 +95,9 @@ def _run_passes(prepared: Prepared, engine: Engine, tracker: Tracker, reporter: 
             if outcome.error is None:
                 left.pop(outcome.unit_id, None)
                 tracker.add(outcome)
+                for video in outcome.done:
+                    if video.failure is None:
+                        reporter.note("video_done", unit_id=outcome.unit_id, **dataclasses.asdict(video))
                 for failure in outcome.failures:
                     _say_failed(reporter, failure)
             else:

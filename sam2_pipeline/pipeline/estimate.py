@@ -37,7 +37,7 @@ def estimate(config: JobConfig) -> Estimate:
     config = config.anchored()
     storage = Storage(config.output, config.storage_options_for(config.output))
     check_output(storage, read_run(storage), config)
-    videos = list(list_videos(config.input, config.storage_options_for(config.input), config.max_videos))
+    videos = list(list_videos(config.input, config.storage_options_for(config.input), config.max_videos, config.sources.schemes))
     done = {video_id for commit in list_commits(storage) for video_id in commit.video_ids}
     plan = plan_work(videos, planned=read_manifest(storage), done=done, videos_per_unit=config.videos_per_unit)
     step = max(1, len(videos) // PROBED)

@@ -66,7 +66,7 @@ class ModelFactory:
 
         from sam2_pipeline.segment.automatic import GenerateOptions
         from sam2_pipeline.segment.masklet_generator import MaskletGenerator
-        from sam2_pipeline.segment.tracking import TrackingOptions
+        from sam2_pipeline.segment.options import TrackingOptions
 
         if threads:
             torch.set_num_threads(threads)

@@ -6,9 +6,11 @@ from sam2_pipeline import __version__
 from sam2_pipeline.config import JobConfig, is_remote
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.io.commits import list_commits
+from sam2_pipeline.io.compact import settle
 from sam2_pipeline.io.manifest import plan_work, read_manifest, write_manifest
 from sam2_pipeline.io.sources import list_videos
 from sam2_pipeline.io.storage import Storage
+from sam2_pipeline.io.urls import secret_in
 from sam2_pipeline.masklets.work import WorkUnit
 from sam2_pipeline.pipeline.actor import Task
 from sam2_pipeline.pipeline.cluster import check_address
@@ -52,7 +54,7 @@ def prepare(config: JobConfig, factory: GeneratorFactory | None, reporter: Repor
     storage = Storage(config.output, config.storage_options_for(config.output))
     run = read_run(storage)
     check_output(storage, run, config)
-    videos = list(list_videos(config.input, config.storage_options_for(config.input), config.max_videos))
+    videos = list(list_videos(config.input, config.storage_options_for(config.input), config.max_videos, config.sources.schemes))
     prompts = load_prompts(config, videos)
     for problem in prompts.skipped if prompts else ():
         reporter.say("prompt_skipped", f"prompt left out: {problem}", important=True)
@@ -92,6 +94,7 @@ def freeze(prepared: Prepared) -> None:
     if is_remote(prepared.job.config.output):
         storage.check_exclusive()
     write_run(storage, prepared.job, prepared.prompts_sha256)
+    settle(storage)  # what an interrupted `compact` has left
     if prepared.retry_failed:
         forget_failures(storage)
     write_manifest(storage, prepared.new_units)
@@ -105,9 +108,19 @@ def _check_engine(config: JobConfig) -> None:
     in_process = config.ray.address == "off"
     if not config.input or not config.output:
         raise ConfigError("a run needs an INPUT and an OUTPUT")
+    check_secrets(config)
     if in_process and (config.ray.workers or 1) > 1:
         raise ConfigError(f"ray.workers is {config.ray.workers}, but without Ray there is one; use --ray local")
     if not in_process and "memory://" in f"{config.input} {config.output}":
         raise ConfigError("memory:// exists in one process only; use --ray off")
     if not in_process:
         check_address(config)
+
+
+def check_secrets(config: JobConfig) -> None:
+    """Refuse URLs that hold credentials, since settings are recorded; the message does not repeat them."""
+    places = {"INPUT": config.input, "OUTPUT": config.output}
+    places |= {"prompts.file": config.prompts.file or "", "model.checkpoint": config.model.checkpoint or ""}
+    for name, url in places.items():
+        if reason := secret_in(url):
+            raise ConfigError(f"{name}: {reason}")

@@ -121,6 +121,11 @@ class Reporter:
             else:
                 print(message, file=self._stream, flush=True)
 
+    def note(self, event: str, **fields: Any) -> None:
+        """One JSON object for machines; nothing for a person, who would drown in them."""
+        if self.style == "json":
+            self.say(event, "", **fields)
+
     def watching(self, tracker: Tracker, refresh: Callable[[], None], beat: Callable[[Snapshot], None]) -> "Watch":
         """A context that shows progress: calls ``refresh`` before it looks at ``tracker``, and ``beat`` every ten seconds."""
         return Watch(self, tracker, refresh, beat)

@@ -11,6 +11,7 @@ from sam2_pipeline.errors import ConfigError, VideoError
 from sam2_pipeline.io.decode import open_video
 from sam2_pipeline.io.probe import probe_video
 from sam2_pipeline.io.prompts_table import PromptRow, check_prompts, read_prompts
+from sam2_pipeline.io.urls import forbidden
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.work import VideoInfo, VideoRef
 
@@ -87,6 +88,8 @@ def probe(video: VideoRef, config: JobConfig) -> VideoInfo | None:
     """Size and length of a video, of a remote one from its header alone; None if it cannot be opened."""
     options = config.storage_options_for(video.uri)
     limits = config.limits
+    if forbidden(video.uri, config.sources.schemes):
+        return None
     try:
         if is_remote(video.uri):
             return probe_video(video.uri, storage_options=options)

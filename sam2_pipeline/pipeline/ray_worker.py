@@ -13,6 +13,7 @@ from typing import Any
 from sam2_pipeline.pipeline.actor import UnitWorker
 from sam2_pipeline.pipeline.factory import GeneratorFactory
 from sam2_pipeline.pipeline.job import Job
+from sam2_pipeline.pipeline.metrics import RayMeter
 from sam2_pipeline.pipeline.video import Cancelled
 
 REPORT_EVERY_S = 1.0
@@ -80,7 +81,8 @@ class RayUnitWorker:
         self._calls = 0
         self._idle = threading.Condition()
         self._board, self._name = board, f"{os.uname().nodename}:{os.getpid()}"
-        self._worker = UnitWorker(factory, job, threads=threads, notify=BoardNotifier(board, self._name), watched=True)
+        notify, meter = BoardNotifier(board, self._name), RayMeter(job.config.output)
+        self._worker = UnitWorker(factory, job, threads=threads, notify=notify, watched=True, meter=meter)
         threading.Thread(target=self._listen, daemon=True).start()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda number, frame: threading.Thread(target=self._leave, daemon=True).start())

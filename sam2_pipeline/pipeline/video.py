@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sam2_pipeline.errors import StorageError
+from sam2_pipeline.errors import StorageError, VideoError
 from sam2_pipeline.io.decode import open_video
 from sam2_pipeline.io.spool import MaskSpool
+from sam2_pipeline.io.urls import forbidden
 from sam2_pipeline.io.video import Video
 from sam2_pipeline.masklets.frames import FrameSource
 from sam2_pipeline.masklets.masklet import FrameMasks, MaskletSeed
@@ -19,6 +20,7 @@ from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.work import VideoRef
 from sam2_pipeline.pipeline import interrupt
 from sam2_pipeline.pipeline.job import Job
+from sam2_pipeline.pipeline.metrics import Meter
 from sam2_pipeline.pipeline.watchdog import TIMED_OUT, Leash, Patience
 
 # the machine's fault, not the video's: the attempt fails, and the video is tried again elsewhere or later
@@ -67,6 +69,17 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Done:
+    """A video with a committed row, as events tell of it."""
+
+    video_id: str
+    masklets: int
+    annotated_frames: int
+    wall_s: float
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class VideoResult:
     """Rows of one video: of ``videos``, and by way of the spool (to be closed by who takes them) of the other tables."""
 
@@ -74,6 +87,11 @@ class VideoResult:
     spool: MaskSpool
     seeds: list[MaskletSeed]
     failure: Failure | None = None
+
+    @property
+    def done(self) -> Done:
+        row = self.row
+        return Done(row["video_id"], len(self.seeds), row["annotated_frame_count"], row["wall_s"], self.failure)
 
 
 @dataclass(frozen=True)
@@ -85,6 +103,7 @@ class VideoWorker:
         deaths: by video id, why each of the attempts died that were on it.
         notify: told (video id, frames done, frames in all) after every frame.
         device: held while a video is tracked, not while it is fetched.
+        meter: told of frames, and of the seconds that each stage takes.
         stop, cancelled: once one is set (for the whole process, for this unit), videos end at their next frame.
     """
 
@@ -95,6 +114,7 @@ class VideoWorker:
     deaths: Mapping[str, Sequence[str]]
     notify: Notify
     device: AbstractContextManager[Any] = field(default_factory=nullcontext)
+    meter: Meter = field(default_factory=Meter)
     stop: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
 
@@ -129,15 +149,9 @@ class VideoWorker:
 
     def _track(self, video: VideoRef, spool: MaskSpool, row: dict[str, Any], leash: Leash) -> list[MaskletSeed]:
         """Fill ``spool`` with the video's masks and ``row`` with what is learnt of the video."""
-        config, limits = self.job.config, self.job.config.limits
-        opening_s = limits.timeout_s + (video.size_bytes or 0) / SLOWEST_FETCH
-        leash.allow(opening_s, f"not fetched and opened within {opening_s:.0f} s (limits.timeout_s)")
-        with open_video(
-            video.uri,
-            storage_options=config.storage_options_for(video.uri),
-            max_pixels=limits.max_pixels,
-            max_duration_s=limits.max_duration_s,
-        ) as source:
+        with self.meter.stage("fetch"):
+            source = self._open(video, leash)
+        with source:
             info = source.info
             row |= {"width": info.width, "height": info.height, "fps": info.fps, "codec": info.codec}
             row |= {"frame_count": info.frame_count, "duration_s": info.duration_s, "annotated_frame_count": 0}
@@ -147,10 +161,27 @@ class VideoWorker:
             leash.rest()
             ready = time.monotonic()
             with self.device:
-                row["wall_s"] = ready - time.monotonic()  # waiting for other videos is no time of this one's
-                seeds, row["annotated_frame_count"] = self._spool_masks(source, prompts, spool, leash)
+                waited = time.monotonic() - ready
+                row["wall_s"] = -waited  # waiting for other videos is no time of this one's
+                self.meter.add("sam2_stage_seconds_total", waited, stage="wait")
+                with self.meter.stage("track"):
+                    seeds, row["annotated_frame_count"] = self._spool_masks(source, prompts, spool, leash)
             spool.masklet_rows(seeds)  # masks that do not fit their seeds should cost this video, not its unit
             return seeds
+
+    def _open(self, video: VideoRef, leash: Leash) -> Video:
+        config, limits = self.job.config, self.job.config.limits
+        if reason := forbidden(video.uri, config.sources.schemes):
+            raise VideoError(f"{video.uri}: {reason}")
+        opening_s = limits.timeout_s + (video.size_bytes or 0) / SLOWEST_FETCH
+        leash.allow(opening_s, f"not fetched and opened within {opening_s:.0f} s (limits.timeout_s)")
+        return open_video(
+            video.uri,
+            storage_options=config.storage_options_for(video.uri),
+            max_pixels=limits.max_pixels,
+            max_duration_s=limits.max_duration_s,
+            max_bytes=limits.max_bytes,
+        )
 
     def _spool_masks(
         self, source: Video, prompts: Sequence[Prompt] | None, spool: MaskSpool, leash: Leash
@@ -166,6 +197,7 @@ class VideoWorker:
             for masklet_id, mask in frame.masks.items():
                 spool.add(masklet_id, mask)
             seen[frame.frame_index] = 1
+            self.meter.add("sam2_frames_total")
             self.notify(spool.video_id, frame.frame_index + 1, source.num_frames)
         return list(stream.seeds), sum(seen)
 

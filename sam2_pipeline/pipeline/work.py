@@ -13,25 +13,31 @@ from sam2_pipeline.masklets.work import Commit, VideoRef, WorkUnit
 from sam2_pipeline.pipeline.attempts import begin_attempt
 from sam2_pipeline.pipeline.job import Job
 from sam2_pipeline.pipeline.lanes import Lanes, in_lanes
-from sam2_pipeline.pipeline.video import Cancelled, Failure, Generator, Notify, VideoResult, VideoWorker
+from sam2_pipeline.pipeline.metrics import Meter
+from sam2_pipeline.pipeline.video import Cancelled, Done, Failure, Generator, Notify, VideoResult, VideoWorker
 from sam2_pipeline.pipeline.watchdog import Watchdog, leash
 
 
 @dataclass(frozen=True, slots=True)
 class UnitResult:
-    """A finished unit: its commit, and which of its videos failed."""
+    """A finished unit: its commit, and its videos."""
 
     commit: Commit
-    failures: tuple[Failure, ...]
+    done: tuple[Done, ...]
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        return tuple(video.failure for video in self.done if video.failure is not None)
 
 
 @dataclass(frozen=True)
 class Host:
-    """What units at work in one process share: turns at the device, the watchdog, and the order to stop."""
+    """What units at work in one process share: turns at the device, the watchdog, the order to stop, and the meter."""
 
     lanes: Lanes = field(default_factory=lambda: Lanes(1))
     watchdog: Watchdog | None = None
     stop: Event = field(default_factory=Event)
+    meter: Meter = field(default_factory=Meter)
 
 
 def process_work_unit(
@@ -53,7 +59,7 @@ def process_work_unit(
     """
     host = host or Host(Lanes(job.config.tracking.lanes))
     attempt = begin_attempt(storage, unit.unit_id)
-    worker = VideoWorker(unit.unit_id, generator, job, prompts, attempt.deaths, notify, host.lanes.device, host.stop)
+    worker = VideoWorker(unit.unit_id, generator, job, prompts, attempt.deaths, notify, host.lanes.device, host.meter, host.stop)
 
     def process(video: VideoRef) -> VideoResult:
         suspect = video.video_id in attempt.deaths
@@ -64,8 +70,7 @@ def process_work_unit(
         ):
             return worker.process(video, life)
 
-    done: list[str] = []
-    failures: list[Failure] = []
+    done: list[Done] = []
     stopped: BaseException | None = None
     try:
         with UnitWriter(storage, unit.unit_id, attempt.attempt_id, job.metadata) as writer:
@@ -74,18 +79,21 @@ def process_work_unit(
                     for result in results:
                         with closing(result.spool):
                             writer.add_video(result.row, result.spool, result.seeds)
-                        done.append(result.spool.video_id)
-                        failures += [result.failure] if result.failure else []
+                        done.append(result.done)
             except (Cancelled, KeyboardInterrupt) as order:
                 if not done:
                     raise
                 stopped = order
-            parts = writer.finish()
-        commit = Commit(unit.unit_id, attempt.attempt_id, parts, tuple(done), len(done), len(failures))
-        commit_unit(storage, commit)
+            with host.meter.stage("write"):
+                parts = writer.finish()
+                video_ids, num_failures = tuple(video.video_id for video in done), sum(v.failure is not None for v in done)
+                commit = Commit(unit.unit_id, attempt.attempt_id, parts, video_ids, len(done), num_failures)
+                won = commit_unit(storage, commit)
+        for video in done if won else ():
+            host.meter.committed(video.masklets, video.failure.error_type if video.failure else None)
         if stopped is not None:
             raise stopped
     except BaseException:
         attempt.withdraw()
         raise
-    return UnitResult(commit, tuple(failures))
+    return UnitResult(commit, tuple(done))

@@ -9,8 +9,9 @@ from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle
 from sam2_pipeline.protocols.prompting import Kind, TrueObject, next_click, prompt_whole
 from sam2_pipeline.segment.collect import collect_frame
+from sam2_pipeline.segment.prompted import PromptedSession
 from sam2_pipeline.segment.results import FrameResult
-from sam2_pipeline.segment.video import PromptedSession, VideoSegmenter
+from sam2_pipeline.segment.video import VideoSegmenter
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from sam2_pipeline.protocols.interactive import Effort, offline, online
 from sam2_pipeline.protocols.prompted import Played, play
 from sam2_pipeline.protocols.prompting import TrueObject, true_objects, visible_at_first
 from sam2_pipeline.segment.masklet_generator import MaskletGenerator
-from sam2_pipeline.segment.tracking import TrackingOptions
+from sam2_pipeline.segment.options import TrackingOptions
 from sam2_pipeline.segment.video import VideoSegmenter
 
 AUTOMATIC = "automatic"

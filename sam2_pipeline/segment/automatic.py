@@ -11,9 +11,10 @@ from torch import Tensor
 
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.masklets.rle import Rle, encode_columns
+from sam2_pipeline.model.conventions import DecodingRules
 from sam2_pipeline.model.layers import resize_maps
 from sam2_pipeline.model.mask_decoder import DecodedTokens
-from sam2_pipeline.model.sam2 import DecodingRules, Sam2
+from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.segment.batches import BatchSize
 from sam2_pipeline.segment.clean import fill_holes, remove_sprinkles
 from sam2_pipeline.segment.image import ImageEmbedding, ImagePrediction, ImageSegmenter, decode_prompts, draw_masks, prompt_points

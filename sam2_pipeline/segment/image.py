@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,16 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from sam2_pipeline.errors import ConfigError
-from sam2_pipeline.masklets.prompts import numbers
+from sam2_pipeline.model.conventions import DecodingRules
 from sam2_pipeline.model.image_encoder import FrameFeatures, normalise
 from sam2_pipeline.model.layers import resize_maps
 from sam2_pipeline.model.mask_decoder import DecodedTokens
-from sam2_pipeline.model.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NOT_A_POINT
-from sam2_pipeline.model.sam2 import DecodingRules, Sam2, settle
+from sam2_pipeline.model.sam2 import Sam2, settle
 from sam2_pipeline.segment.inputs import check_picture
-
-_LABELS = (NOT_A_POINT, 0, 1, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)  # the last two make boxes of two points, as the reference has them
-_FAR_AWAY = 1e6  # pixels; beyond, float32 has no digits left for a place
+from sam2_pipeline.segment.prompt_arrays import prompt_arrays, real_numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,56 +122,19 @@ class ImageSegmenter:
 def prompt_points(
     model: Sam2, embedding: ImageEmbedding, points: object, labels: object, boxes: object
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Points and boxes in pixels of the picture as ``[N, P, 2]`` and ``[N, P]`` in pixels of the network input."""
-    coordinates, kinds = [], []
-    if boxes is not None:
-        corners = _real_numbers(boxes, "boxes")
-        if corners.shape != (4,) and corners.shape[1:] not in ((4,), (2, 2)):
-            raise ConfigError(f"boxes are {tuple(corners.shape)}, expected [4] or [N, 4]")
-        coordinates.append(corners.reshape(-1, 2, 2))
-        kinds.append(torch.tensor([[BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]]).expand(len(coordinates[0]), -1))
-    if (points is None) != (labels is None):
-        raise ConfigError("points and labels go together; only one of them was given")
-    if points is not None:
-        clicks, marks = _real_numbers(points, "points"), _real_numbers(labels, "labels")
-        clicks = clicks[None] if clicks.ndim == 2 else clicks
-        marks = marks[None] if marks.ndim == 1 else marks
-        if clicks.ndim != 3 or clicks.shape[-1] != 2 or clicks.shape[:2] != marks.shape:
-            raise ConfigError(f"points are {tuple(clicks.shape)} and labels {tuple(marks.shape)}, expected [N, P, 2] and [N, P]")
-        if not torch.isin(marks, torch.tensor(_LABELS, dtype=marks.dtype, device=marks.device)).all():
-            raise ConfigError(f"labels hold {sorted(set(marks.flatten().tolist()))}, expected 1 (object) or 0 (background)")
-        coordinates.append(clicks)
-        kinds.append(marks.long())
-    if not coordinates:
+    """Points and boxes in pixels of the picture as tensors, see `prompt_arrays`."""
+    size = embedding.width, embedding.height
+    points_NP2, labels_NP = prompt_arrays(points, labels, boxes, size, model.config.image_size)
+    if points_NP2 is None:
         return None, None
-    if len({len(c) for c in coordinates}) > 1:
-        raise ConfigError(f"{len(coordinates[0])} boxes but points for {len(coordinates[1])} prompts")
-    # NaN is not below anything either.
-    if not all((c.abs() < _FAR_AWAY).all() for c in coordinates):
-        raise ConfigError(
-            f"points or boxes hold NaN or infinity, or lie far outside the {embedding.width}x{embedding.height} picture"
-        )
-    if not len(coordinates[0]):
-        raise ConfigError("points or boxes for 0 prompts, expected one at least")
-    device = model.device
-    size = torch.tensor([embedding.width, embedding.height], dtype=torch.float32, device=device)
-    points_NP2 = torch.cat([c.to(device) for c in coordinates], dim=1)
-    return points_NP2 / size * model.config.image_size, torch.cat([k.to(device) for k in kinds], dim=1)
+    return torch.from_numpy(points_NP2).to(model.device), torch.from_numpy(labels_NP).to(model.device)
 
 
-def _real_numbers(values: object, name: str) -> Tensor:
-    """As float32, where they are: looking at numbers on a GPU would wait for it."""
-    if isinstance(values, Tensor) and not values.is_complex():
-        return values.float()
-    found = numbers(values)
-    if found is None:
-        raise ConfigError(f"{name} are of type {type(values).__name__}, expected numbers")
-    return torch.from_numpy(found)
-
-
-def _mask_prompts(model: Sam2, mask_logits: object) -> Tensor:
-    """``[N, S/4, S/4]`` of one or more masks of earlier results."""
-    masks, side = _real_numbers(mask_logits, "mask_logits").to(model.device), model.mask_side
+def _mask_prompts(model: Sam2, mask_logits: Any) -> Tensor:
+    """``[N, S/4, S/4]`` of one or more masks of earlier results; tensors stay on their device."""
+    side = model.mask_side
+    known = isinstance(mask_logits, Tensor) and not mask_logits.is_complex()
+    masks = (mask_logits if known else torch.from_numpy(real_numbers(mask_logits, "mask_logits"))).to(model.device).float()
     if masks.ndim < 2 or masks.shape[-2:] != (side, side) or not masks.numel():
         raise ConfigError(f"mask_logits is {tuple(masks.shape)}, expected [N, {side}, {side}]")
     if not masks.isfinite().all():

@@ -1,27 +1,30 @@
 """Pictures on their way into the network: what a session needs of a video, whatever holds it."""
 
+from __future__ import annotations
+
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from sam2_pipeline.errors import ConfigError, VideoError
 from sam2_pipeline.masklets.frames import Frame, FrameSource
-from sam2_pipeline.model.image_encoder import normalise
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkFrame:
-    """One frame as the network takes it: float32 ``[3, S, S]``, normalised, on the model's device."""
+    """One frame as the network takes it: float32 ``[3, S, S]``, normalised, an array of the engine's."""
 
     index: int
     timestamp_s: float
-    image_3SS: Tensor
+    image_3SS: Any
 
 
 class NetworkFrames(Protocol):
@@ -40,17 +43,16 @@ class NetworkFrames(Protocol):
 
 
 class DecodedFrames:
-    """Frames of a `FrameSource`, squeezed to S x S by the source and normalised on the device."""
+    """Frames of a `FrameSource`, squeezed to S x S by the source and normalised by ``prepare``, the engine's."""
 
-    def __init__(self, source: FrameSource, image_size: int, device: torch.device):
-        self.source, self.image_size, self.device = source, image_size, device
+    def __init__(self, source: FrameSource, image_size: int, prepare: Callable[[np.ndarray], Any]):
+        self.source, self.image_size, self.prepare = source, image_size, prepare
         self.height, self.width, self.num_frames = source.height, source.width, source.num_frames
 
     def images(self, start: int, stop: int | None = None, *, reverse: bool = False) -> Iterator[NetworkFrame]:
         size = (self.image_size, self.image_size)
         for frame in self.source.frames(start, stop, reverse=reverse, size=size):
-            pixels = torch.tensor(frame.image).to(self.device)
-            yield NetworkFrame(frame.index, frame.timestamp_s, normalise(pixels.permute(2, 0, 1)))
+            yield NetworkFrame(frame.index, frame.timestamp_s, self.prepare(frame.image))
 
 
 class TensorFrames:

@@ -29,9 +29,10 @@ from sam2_pipeline.segment.inbox import Arrival, Feeder, FrameInbox, WhenSlow
 from sam2_pipeline.segment.inputs import RecentFrames, check_picture
 from sam2_pipeline.segment.latency import LatencyMeter, LiveStatistics
 from sam2_pipeline.segment.live_orders import Discover, GivePrompt, Orders, RemoveObject, discover
+from sam2_pipeline.segment.options import TrackingOptions
+from sam2_pipeline.segment.prompted import PromptedSession
 from sam2_pipeline.segment.results import FrameResult
-from sam2_pipeline.segment.tracking import TrackingOptions
-from sam2_pipeline.segment.video import PromptedSession
+from sam2_pipeline.segment.torch_engine import TorchEngine
 
 _PATIENCE_S = 3.0  # for a source's thread to end; one that hangs in a driver is left behind
 
@@ -91,13 +92,13 @@ class LiveStream(Iterator[LiveResult]):
         if not tracking.own_timeline:
             raise ConfigError("own_timeline is False, by which objects are tracked before their first prompt; a stream cannot")
         self.model, self.tracking, self.options = model, tracking, options
-        self._source = source
+        self._source, self._engine = source, TorchEngine(model, tracking)
         waits = source is not None and not (isinstance(source, LiveFrames) and source.live)
         self._inbox = FrameInbox(options.queue_frames, options.when_slow or ("wait" if waits else "drop"))
         self._orders = Orders(self._kept)
         self._feeder = None if source is None else Feeder(partial(_bring, source, self._orders), self._inbox)
         self._turn = threading.Lock()  # one step at a time
-        self._session: PromptedSession | None = None
+        self._session: PromptedSession[FrameResult] | None = None
         self._recent: RecentFrames | None = None
         self._meter, self._began, self._ended = LatencyMeter(), 0.0, 0.0
         height, width = getattr(source, "height", None), getattr(source, "width", None)
@@ -202,7 +203,7 @@ class LiveStream(Iterator[LiveResult]):
         height, width = arrival.image.shape[:2]
         if self._session is None or self._recent is None:
             self._recent = RecentFrames(height, width, self.model.config.image_size, self._kept)
-            self._session = PromptedSession(self.model, self._recent, self.tracking)
+            self._session = PromptedSession(self._engine, self._recent, self.tracking)
         session, recent = self._session, self._recent
         due = self._orders.begin(arrival.number)
         for asked in due.before:
@@ -219,7 +220,7 @@ class LiveStream(Iterator[LiveResult]):
             if isinstance(order, GivePrompt):
                 result = order.carry_out(session, recent)
             else:
-                result = discover(session, self._orders, order, result, arrival.image) or result
+                result = discover(self.model, session, self._orders, order, result, arrival.image) or result
         return result
 
     def __enter__(self) -> Self:

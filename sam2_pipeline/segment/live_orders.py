@@ -7,16 +7,16 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import decode, iou
+from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.segment.automatic import GenerateOptions, Proposal, propose_masks
 from sam2_pipeline.segment.collect import collect_frame
 from sam2_pipeline.segment.inputs import RecentFrames
+from sam2_pipeline.segment.prompted import PromptedSession, check_prompt
 from sam2_pipeline.segment.results import FrameResult
-from sam2_pipeline.segment.video import PromptedSession, check_prompt, mask_prompt
 
 _COVERED = 0.5  # IoU from which a discovered mask is a known object's
 
@@ -26,7 +26,7 @@ class GivePrompt:
     prompt: Prompt
     keep_old: bool
 
-    def carry_out(self, session: PromptedSession, recent: RecentFrames) -> FrameResult:
+    def carry_out(self, session: PromptedSession[FrameResult], recent: RecentFrames) -> FrameResult:
         """Prompts on the frame that the prompt names, or on the next one that is held."""
         number = recent.number(self.prompt.frame_index)
         return session.prompt(replace(self.prompt, frame_index=number), keep_old=self.keep_old)
@@ -151,10 +151,10 @@ class Orders:
 
 
 def discover(
-    session: PromptedSession, orders: Orders, order: Discover, result: FrameResult, image: np.ndarray
+    model: Sam2, session: PromptedSession[FrameResult], orders: Orders, order: Discover, result: FrameResult, image: np.ndarray
 ) -> FrameResult | None:
     """Finds what no object's mask covers on the frame of ``result``, and makes objects of it; None where there is nothing."""
-    found = [p for p in propose_masks(session.model, image, order.options, session.options.decoding) if p.rle.area]
+    found = [p for p in propose_masks(model, image, order.options, session.options.decoding) if p.rle.area]
     known = [mask.rle for mask in collect_frame(result).masks.values()]
     if known and found:
         covered = iou([p.rle for p in found], known).max(axis=1) > _COVERED
@@ -163,9 +163,9 @@ def discover(
     batch = session.options.row_batch
     for start in range(0, len(found), batch):
         chunk: list[Proposal] = found[start : start + batch]
-        masks = torch.from_numpy(np.stack([decode(p.rle) for p in chunk]))
+        masks = session.engine.mask_prompts(np.stack([decode(p.rle) for p in chunk]))
         ids = orders.claim(len(chunk))
-        shown = session.add_masks(result.frame_index, ids, mask_prompt(masks, session.model.config.image_size))
+        shown = session.add_masks(result.frame_index, ids, masks)
     return shown
 
 

@@ -7,18 +7,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from sam2_pipeline.masklets.frames import FrameSource
 from sam2_pipeline.masklets.masklet import FrameMasks, Masklet, MaskletFrame, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle, decode
-from sam2_pipeline.model.sam2 import NO_OBJECT_LOGIT, Sam2
+from sam2_pipeline.model.conventions import NO_OBJECT_LOGIT
+from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.segment.automatic import GenerateOptions, propose_masks
 from sam2_pipeline.segment.collect import collect_frame
+from sam2_pipeline.segment.options import TrackingOptions
+from sam2_pipeline.segment.prompted import PromptedSession
 from sam2_pipeline.segment.results import FrameResult
-from sam2_pipeline.segment.tracking import TrackingOptions
-from sam2_pipeline.segment.video import PromptedSession, VideoSegmenter, mask_prompt
+from sam2_pipeline.segment.video import VideoSegmenter
 
 
 class MaskletGenerator:
@@ -109,15 +110,14 @@ class MaskletStream:
         """Finds objects on the first frame; their masks become mask prompts, their grid points are kept as the seeds' prompts."""
         options = self.generator.generate_options
         first = next(iter(self.source.frames(0, 1)))
-        found = [p for p in propose_masks(session.model, first.image, options, session.options.decoding) if p.rle.area]
+        found = [p for p in propose_masks(self.generator.model, first.image, options, session.options.decoding) if p.rle.area]
         for masklet_id, proposal in enumerate(found):
             point = np.array([proposal.point_xy], np.float32)
             self.seeds.append(MaskletSeed(masklet_id, "auto", Prompt(masklet_id, first.index, point, np.ones(1, np.int8))))
         batch = session.options.row_batch
         for start in range(0, len(found), batch):
-            masks = torch.from_numpy(np.stack([decode(p.rle) for p in found[start : start + batch]]))
-            ids = range(start, start + len(masks))
-            session.add_masks(first.index, ids, mask_prompt(masks, session.model.config.image_size))
+            masks = np.stack([decode(p.rle) for p in found[start : start + batch]])
+            session.add_masks(first.index, range(start, start + len(masks)), session.engine.mask_prompts(masks))
 
     # ------------------------------------------------------------------------------------------------------- prompted
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from torch import Tensor
+import numpy as np
 
 from sam2_pipeline.model.memory_bank import FrameRecord, MemoryBank
 
@@ -53,7 +53,7 @@ class TrackedObject:
     """
 
     object_id: int
-    points: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    points: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     masked_frames: set[int] = field(default_factory=set)
     bank: MemoryBank = field(default_factory=MemoryBank)
     pending_prompted: dict[int, FrameRecord] = field(default_factory=dict)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sam2_pipeline.model.conventions import OVERLAP_LOGIT
 from sam2_pipeline.model.layers import resize_maps
-
-_OVERLAP_LOGIT = -10.0  # where another object wins, a mask is at most this sure
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,4 +54,4 @@ def separate(logits_NHW: Tensor) -> Tensor:
     if len(logits_NHW) < 2:
         return logits_NHW
     winner = torch.zeros_like(logits_NHW, dtype=torch.bool).scatter_(0, logits_NHW.argmax(dim=0, keepdim=True), True)
-    return torch.where(winner, logits_NHW, logits_NHW.clamp(max=_OVERLAP_LOGIT))
+    return torch.where(winner, logits_NHW, logits_NHW.clamp(max=OVERLAP_LOGIT))

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from sam2_pipeline.errors import ConfigError
-from sam2_pipeline.model.image_encoder import FrameFeatures
 from sam2_pipeline.model.memory_bank import NUM_RECENT, FrameRecord
-from sam2_pipeline.model.sam2 import NO_OBJECT_LOGIT, Sam2
-from sam2_pipeline.segment.batches import BatchSize
+from sam2_pipeline.segment.engine import Engine, OfFrame, Row
 from sam2_pipeline.segment.inputs import NetworkFrame, NetworkFrames
 from sam2_pipeline.segment.objects import TrackedObject
-from sam2_pipeline.segment.results import FrameResult
-from sam2_pipeline.segment.tracking import Row, TrackingOptions, make_records, remember, see, track_rows
+from sam2_pipeline.segment.options import TrackingOptions
 
-_PREVIOUS_LOGIT_LIMIT = 32.0
+Result = TypeVar("Result", bound=OfFrame)
 
 
-class VideoSession:
+class VideoSession(Generic[Result]):
     """Objects, prompts and memories of one video. Made by `VideoSegmenter.open`; not to be shared between threads.
 
-    Coordinates here are pixels of the S x S network input; `VideoSegmenter` and `compat` translate.
+    Coordinates here are pixels of the S x S network input; `PromptedSession` and `compat` translate. ``engine`` runs the
+    networks; there is no torch here.
     """
 
-    def __init__(self, model: Sam2, frames: NetworkFrames, options: TrackingOptions, storage: torch.device | None = None):
-        self.model, self.frames, self.options = model, frames, options
-        self.storage = storage or model.device
-        self.batch_size = BatchSize(options.row_batch)
+    def __init__(self, engine: Engine[Result], frames: NetworkFrames, options: TrackingOptions):
+        self.engine, self.frames, self.options = engine, frames, options
         self.objects: dict[int, TrackedObject] = {}
-        self._latest: tuple[NetworkFrame, FrameFeatures] | None = None
+        self._latest: tuple[NetworkFrame, Any] | None = None
 
     @property
     def object_ids(self) -> tuple[int, ...]:
@@ -39,10 +35,9 @@ class VideoSession:
 
     # ------------------------------------------------------------------------------------------------------- prompts
 
-    @torch.inference_mode()
     def add_points(
-        self, frame_index: int, object_id: int, points_P2: Tensor, labels_P: Tensor, *, keep_old: bool = False
-    ) -> FrameResult:
+        self, frame_index: int, object_id: int, points_P2: np.ndarray, labels_P: np.ndarray, *, keep_old: bool = False
+    ) -> Result:
         """Clicks (a box is two points labelled 2 and 3, first) on an object, new or known; gives the frame's masks at once.
 
         The object's earlier result on the frame, if any, is refined.
@@ -51,41 +46,21 @@ class VideoSession:
         obj = self.objects.setdefault(object_id, TrackedObject(object_id))
         if keep_old and frame_index in obj.points:
             old_points, old_labels = obj.points[frame_index]
-            points_P2, labels_P = torch.cat((old_points, points_P2)), torch.cat((old_labels, labels_P))
+            points_P2, labels_P = np.concatenate((old_points, points_P2)), np.concatenate((old_labels, labels_P))
         obj.points[frame_index] = (points_P2, labels_P)
         obj.masked_frames.discard(frame_index)
         conditioning, row = self._standing(obj, frame_index)
         earlier = obj.shown(frame_index, conditioning)
-        previous = None
-        if earlier is not None and earlier.logits_HW is not None:
-            previous = earlier.logits_HW.to(self.model.device).clamp(-_PREVIOUS_LOGIT_LIMIT, _PREVIOUS_LOGIT_LIMIT)[None]
-        lanes = torch.zeros(1, dtype=torch.long, device=self.model.device)
-        if row is None:
-            embedding = self.model.attend_memory(features, lanes, None)
-        else:
-            [(_, embedding)] = see(self.model, features, [row], self.options.memory)
-        device = self.model.device
-        prediction = self.model.decode_masks(
-            embedding, features, lanes, points_P2[None].to(device), labels_P[None].to(device), previous,
-            rules=self.options.decoding,
-        )  # fmt: skip
-        [record] = make_records(prediction, self.options, self.storage)
+        record = self.engine.decode_points(features, row, points_P2, labels_P, earlier)
         obj.pending(conditioning)[frame_index] = record
         return self._result(frame_index, conditioning)
 
-    @torch.inference_mode()
-    def add_masks(self, frame_index: int, object_ids: Sequence[int], masks_NSS: Tensor) -> FrameResult:
-        """Masks (0 or 1, ``[N, S, S]``) of as many objects as their result on the frame; gives the frame's masks."""
+    def add_masks(self, frame_index: int, object_ids: Sequence[int], masks_NSS: Any) -> Result:
+        """Masks (0 or 1, ``[N, S, S]``, see `Engine.mask_prompts`) of as many objects as their result on the frame; gives the
+        frame's masks."""
         features = self._features(frame_index)
         conditioning = True
-
-        def adopt(numbers: Sequence[int]) -> list[FrameRecord]:
-            masks = masks_NSS[numbers[0] : numbers[-1] + 1].to(self.model.device)
-            lanes = torch.zeros(len(masks), dtype=torch.long, device=self.model.device)
-            prediction = self.model.adopt_masks(features, lanes, masks, self.options.decoding)
-            return make_records(prediction, self.options, self.storage)
-
-        for object_id, record in zip(object_ids, self.batch_size.run(range(len(object_ids)), adopt)):
+        for object_id, record in zip(object_ids, self.engine.adopt_masks(features, masks_NSS)):
             obj = self.objects.setdefault(object_id, TrackedObject(object_id))
             obj.masked_frames.add(frame_index)
             obj.points.pop(frame_index, None)
@@ -93,12 +68,12 @@ class VideoSession:
             obj.pending(conditioning)[frame_index] = record
         return self._result(frame_index, conditioning)
 
-    def clear_prompts(self, frame_index: int, object_id: int) -> FrameResult:
+    def clear_prompts(self, frame_index: int, object_id: int) -> Result:
         """Takes back an object's prompts on a frame."""
         self._object(object_id).clear_prompts(frame_index)
         return self._result(frame_index, self._pending_anywhere(frame_index))
 
-    def remove_object(self, object_id: int) -> list[FrameResult]:
+    def remove_object(self, object_id: int) -> list[Result]:
         """Forgets an object; gives the masks of the others on the frames where it had prompts."""
         obj = self._object(object_id)
         frames = obj.prompted_frames
@@ -111,7 +86,6 @@ class VideoSession:
 
     # --------------------------------------------------------------------------------------------------- propagation
 
-    @torch.inference_mode()
     def settle(self) -> None:
         """Encodes the memories of pending prompts, frame by frame; from then on they condition tracking."""
         waiting: dict[int, list[FrameRecord]] = {}
@@ -120,7 +94,7 @@ class VideoSession:
                 if record.memory_TC is None:
                     waiting.setdefault(frame, []).append(record)
         for frame, records in waiting.items():
-            remember(self.model, self._features(frame), records, self.options, self.batch_size, self.storage)
+            self.engine.remember(self._features(frame), records)
         for obj in self.objects.values():
             for frame in obj.settle():
                 if self.options.forget_around_corrections:
@@ -128,7 +102,7 @@ class VideoSession:
 
     def propagate(
         self, start: int | None = None, max_frames: int | None = None, *, reverse: bool = False, skip_visited: bool = False
-    ) -> Iterator[FrameResult]:
+    ) -> Iterator[Result]:
         """Walks through the frames and gives the masks of all objects on each.
 
         Args:
@@ -141,8 +115,7 @@ class VideoSession:
             ConfigError: no object, or one without a prompt.
         """
         self._require_prompts()
-        with torch.inference_mode():
-            self.settle()
+        self.settle()
         prompted = [frame for obj in self.objects.values() for frame in obj.bank.prompted]
         if not prompted or not all(obj.bank.prompted for obj in self.objects.values()):
             idle = [i for i, obj in self.objects.items() if not obj.bank.prompted]
@@ -158,17 +131,14 @@ class VideoSession:
             ends = [self.frames.num_frames, None if max_frames is None else start + max_frames + 1]
             stop = min((end for end in ends if end is not None), default=None)
         for frame in self.frames.images(start, stop, reverse=reverse):
-            with torch.inference_mode():
-                result = self._step(frame, reverse, skip_visited)
-            yield result
+            yield self._step(frame, reverse, skip_visited)
 
-    @torch.inference_mode()
-    def step(self, frame: NetworkFrame) -> FrameResult:
+    def step(self, frame: NetworkFrame) -> Result:
         """Tracks the objects there are, perhaps none, one frame forward: for streams, whose frames come when they come."""
         self.settle()
         return self._step(frame, False, False)
 
-    def _step(self, frame: NetworkFrame, reverse: bool, skip_visited: bool) -> FrameResult:
+    def _step(self, frame: NetworkFrame, reverse: bool, skip_visited: bool) -> Result:
         """Tracks all objects onto one frame."""
         direction = -1 if reverse else 1
         if self.options.own_timeline and self._has_pending():
@@ -184,7 +154,7 @@ class VideoSession:
         if tracked:
             features = self._encode(frame)
             rows = [Row(obj.bank, frame.index, direction, self.frames.num_frames) for obj in tracked]
-            for obj, record in zip(tracked, track_rows(self.model, features, rows, self.options, self.batch_size, self.storage)):
+            for obj, record in zip(tracked, self.engine.track(features, rows)):
                 obj.bank.tracked[frame.index] = record
                 self.options.forget(obj.bank, frame.index)
         return self._result(frame.index, False, frame.timestamp_s)
@@ -218,12 +188,12 @@ class VideoSession:
         for frame in [f for f in obj.bank.tracked if abs(f - frame_index) <= reach]:
             del obj.bank.tracked[frame]
 
-    def _encode(self, frame: NetworkFrame) -> FrameFeatures:
+    def _encode(self, frame: NetworkFrame) -> Any:
         if self._latest is None or self._latest[0].index != frame.index:
-            self._latest = (frame, self.model.encode_frames(frame.image_3SS[None]))
+            self._latest = (frame, self.engine.encode(frame.image_3SS))
         return self._latest[1]
 
-    def _features(self, frame_index: int) -> FrameFeatures:
+    def _features(self, frame_index: int) -> Any:
         """Features of one frame; the latest one's are kept."""
         if self._latest is not None and self._latest[0].index == frame_index:
             return self._latest[1]
@@ -234,22 +204,8 @@ class VideoSession:
             return self._encode(frame)
         raise ConfigError(f"frame {frame_index} is past the end of the video")
 
-    def _result(self, frame_index: int, conditioning: bool, timestamp_s: float | None = None) -> FrameResult:
-        side, device = self.model.mask_side, self.model.device
-        records = [obj.shown(frame_index, conditioning) for obj in self.objects.values()]
-        absent = torch.full((side, side), NO_OBJECT_LOGIT, device=device)
-        zero, low = torch.zeros((), device=device), torch.full((), NO_OBJECT_LOGIT, device=device)
-        logits = [absent if r is None or r.logits_HW is None else r.logits_HW.to(device) for r in records]
+    def _result(self, frame_index: int, conditioning: bool, timestamp_s: float | None = None) -> Result:
         if timestamp_s is None:
             timestamp_s = self._latest[0].timestamp_s if self._latest and self._latest[0].index == frame_index else 0.0
-        return FrameResult(
-            frame_index,
-            timestamp_s,
-            self.object_ids,
-            torch.stack(logits) if logits else absent[None][:0],
-            torch.stack([zero if r is None else r.predicted_iou for r in records]) if records else zero[None][:0],
-            torch.stack([low if r is None else r.object_score for r in records]) if records else zero[None][:0],
-            self.frames.height,
-            self.frames.width,
-            self.options.non_overlapping,
-        )
+        records = {object_id: obj.shown(frame_index, conditioning) for object_id, obj in self.objects.items()}
+        return self.engine.result(frame_index, timestamp_s, records, self.frames.height, self.frames.width)

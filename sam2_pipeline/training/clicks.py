@@ -7,7 +7,7 @@ waits for the GPU. Letters in names: N rows, S the side of the masks.
 import torch
 from torch import Tensor
 
-from sam2_pipeline.model.prompt_encoder import BACKGROUND, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, OBJECT
+from sam2_pipeline.model.conventions import BACKGROUND, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, OBJECT
 
 _BOX_NOISE = 0.1  # of the box's sides, at most
 

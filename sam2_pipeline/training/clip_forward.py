@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from sam2_pipeline.model.image_encoder import FrameFeatures, normalise
 from sam2_pipeline.model.layers import resize_maps
-from sam2_pipeline.model.memory_bank import MemoryBatch, MemoryRules, plan_reading
+from sam2_pipeline.model.memory_bank import MemoryRules, plan_reading
+from sam2_pipeline.model.memory_batch import MemoryBatch
 from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.training.clicks import boxes, correction_clicks, first_clicks
 from sam2_pipeline.training.decoding import Candidates, decode_candidates

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sam2_pipeline.model.conventions import NO_OBJECT_LOGIT, NOT_A_POINT
 from sam2_pipeline.model.image_encoder import FrameFeatures
 from sam2_pipeline.model.mask_decoder import NUM_MASKS
-from sam2_pipeline.model.prompt_encoder import NOT_A_POINT
-from sam2_pipeline.model.sam2 import NO_OBJECT_LOGIT, Sam2
+from sam2_pipeline.model.sam2 import Sam2
 
 _LOUDEST = 32.0  # mask logits that go back in as a prompt, as at inference
 

@@ -18,11 +18,10 @@ from sam2_pipeline.model.image_encoder import FrameFeatures
 from sam2_pipeline.model.memory_bank import (
     FrameRecord,
     MemoryBank,
-    MemoryBatch,
     MemoryRules,
-    gather,
     plan_reading,
 )
+from sam2_pipeline.model.memory_batch import MemoryBatch, gather
 from sam2_pipeline.model.sam2 import MaskPrediction, Sam2
 
 SIDE = 128

@@ -13,6 +13,7 @@ from golden.synthetic_inputs import smooth_noise, synthetic_frame, synthetic_vid
 from PIL import Image
 from torch import Tensor, nn
 
+from sam2_pipeline.model.conventions import NO_OBJECT_LOGIT, DecodingRules
 from sam2_pipeline.model.image_encoder import FrameFeatures, normalise
 from sam2_pipeline.model.layers import resize_maps
 from sam2_pipeline.model.mask_decoder import stability
@@ -25,7 +26,7 @@ from sam2_pipeline.model.memory_bank import (
     recent_frames,
 )
 from sam2_pipeline.model.positions import rotary_tables, sine_1d, sine_2d
-from sam2_pipeline.model.sam2 import NO_OBJECT_LOGIT, DecodingRules, Sam2, settle
+from sam2_pipeline.model.sam2 import Sam2, settle
 
 
 class Recorder:

@@ -19,7 +19,7 @@ from sam2_pipeline.io.storage import Storage
 from sam2_pipeline.io.verify import verify_output
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.work import VideoRef
-from sam2_pipeline.pipeline.actor import Outcome, Task, UnitWorker
+from sam2_pipeline.pipeline.actor import Task, UnitWorker
 from sam2_pipeline.pipeline.attempts import NO_REASON, begin_attempt
 from sam2_pipeline.pipeline.job import Job
 from sam2_pipeline.pipeline.lanes import Lanes, in_lanes
@@ -103,7 +103,8 @@ def test_an_order_to_stop_commits_what_is_complete(storage, unit, lanes):
     assert [video.video_id for video in left.videos] == ["c"] and left.unit_id != unit.unit_id
 
     outcome = UnitWorker(FakeFactory((("a.mp4", "raise"),)), job).work(Task(unit))
-    assert outcome == Outcome(unit.unit_id, 3, ())
+    assert (outcome.unit_id, outcome.num_videos, outcome.failures, outcome.error) == (unit.unit_id, 3, (), None)
+    assert [video.video_id for video in outcome.done] == ["c"]
     assert [row["status"] for row in _rows(storage).values()] == ["ok", "failed", "ok"]
     assert uncommitted(storage, unit) is None
     assert verify_output(storage) == []

@@ -11,7 +11,7 @@ from sam2_pipeline.segment.automatic import GenerateOptions
 from sam2_pipeline.segment.batches import BatchSize
 from sam2_pipeline.segment.inputs import ArrayFrames
 from sam2_pipeline.segment.masklet_generator import MaskletGenerator
-from sam2_pipeline.segment.tracking import TrackingOptions
+from sam2_pipeline.segment.options import TrackingOptions
 
 HOST_ERROR = "[enforce fail at alloc_cpu.cpp:117] data. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
 

@@ -6,7 +6,8 @@ import pytest
 from sam2_pipeline.masklets.masklet import Masklet
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import decode
-from sam2_pipeline.model.sam2 import NO_OBJECT_LOGIT, Sam2
+from sam2_pipeline.model.conventions import NO_OBJECT_LOGIT
+from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.segment.automatic import GenerateOptions
 from sam2_pipeline.segment.inputs import ArrayFrames
 from sam2_pipeline.segment.masklet_generator import MaskletGenerator

@@ -8,9 +8,11 @@ from golden.synthetic_inputs import synthetic_mask
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import encode
-from sam2_pipeline.model.sam2 import NO_OBJECT_LOGIT, Sam2
-from sam2_pipeline.segment.tracking import TrackingOptions
-from sam2_pipeline.segment.video import PromptedSession, VideoSegmenter
+from sam2_pipeline.model.conventions import NO_OBJECT_LOGIT
+from sam2_pipeline.model.sam2 import Sam2
+from sam2_pipeline.segment.options import TrackingOptions
+from sam2_pipeline.segment.prompted import PromptedSession
+from sam2_pipeline.segment.video import VideoSegmenter
 
 FIRST = Prompt(1, 0, np.array([[40, 30]]), np.array([1]))
 

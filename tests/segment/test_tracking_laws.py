@@ -7,8 +7,11 @@ import torch
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.segment.batches import BatchSize
+from sam2_pipeline.segment.engine import Row
 from sam2_pipeline.segment.inputs import ArrayFrames, DecodedFrames
-from sam2_pipeline.segment.tracking import Row, TrackingOptions, track_rows
+from sam2_pipeline.segment.options import TrackingOptions
+from sam2_pipeline.segment.torch_engine import TorchEngine
+from sam2_pipeline.segment.tracking import track_rows
 from sam2_pipeline.segment.video import VideoSegmenter
 
 
@@ -60,7 +63,8 @@ def test_videos_share_a_batch(model: Sam2, video: list[np.ndarray]) -> None:
         with torch.inference_mode():
             session.settle()
         sessions.append(session)
-    inputs = [list(DecodedFrames(ArrayFrames(frames), 128, model.device).images(0)) for frames in videos]
+    prepare = TorchEngine(model, options).prepare
+    inputs = [list(DecodedFrames(ArrayFrames(frames), 128, prepare).images(0)) for frames in videos]
     for frame in range(1, 5):
         with torch.inference_mode():
             features = model.encode_frames(torch.stack([lane[frame].image_3SS for lane in inputs]))

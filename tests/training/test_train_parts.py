@@ -15,7 +15,7 @@ from sam2_pipeline.errors import ConfigError, VideoError
 from sam2_pipeline.io.dataset import MaskletDataset
 from sam2_pipeline.masklets.rle import decode, encode, thin_out
 from sam2_pipeline.model.checkpoint import build_model
-from sam2_pipeline.model.prompt_encoder import BACKGROUND, OBJECT
+from sam2_pipeline.model.conventions import BACKGROUND, OBJECT
 from sam2_pipeline.pipeline.driver import run_job
 from sam2_pipeline.pipeline.progress import Reporter
 from sam2_pipeline.training import clicks
