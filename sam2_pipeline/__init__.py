@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sam2_pipeline.errors import CheckpointError, ConfigError, PipelineError, StorageError, VideoError
     from sam2_pipeline.io.dataset import MaskletDataset
     from sam2_pipeline.io.decode import open_video
+    from sam2_pipeline.io.live import open_stream
     from sam2_pipeline.masklets.masklet import Masklet, MaskletFrame
     from sam2_pipeline.masklets.prompts import Prompt
     from sam2_pipeline.masklets.rle import Rle
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sam2_pipeline.report.card import dataset_card
     from sam2_pipeline.segment.automatic import GenerateOptions
     from sam2_pipeline.segment.image import ImageSegmenter
+    from sam2_pipeline.segment.live import LiveOptions
     from sam2_pipeline.segment.masklet_generator import MaskletGenerator
     from sam2_pipeline.segment.options import TrackingOptions
     from sam2_pipeline.segment.video import VideoSegmenter
@@ -31,6 +33,7 @@ _HOMES = {
     "ConfigError": "errors",
     "GenerateOptions": "segment.automatic",
     "ImageSegmenter": "segment.image",
+    "LiveOptions": "segment.live",
     "MODEL_NAMES": "model.config",
     "Masklet": "masklets.masklet",
     "MaskletDataset": "io.dataset",
@@ -48,6 +51,7 @@ _HOMES = {
     "build_model": "model.checkpoint",
     "dataset_card": "report.card",
     "load_model": "model.checkpoint",
+    "open_stream": "io.live",
     "open_video": "io.decode",
 }
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from sam2_pipeline import __version__, commands, commands_dataset, commands_onnx
+from sam2_pipeline import __version__, commands, commands_dataset, commands_live, commands_onnx
 from sam2_pipeline.errors import CheckpointError, ConfigError, PipelineError
 from sam2_pipeline.pipeline.interrupt import interruptible
 
@@ -74,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_report(verbs)
     _add_render(verbs)
     _add_serve(verbs)
+    _add_live(verbs)
     _add_train(verbs)
     _add_export_onnx(verbs)
     _add_small_verbs(verbs)
@@ -359,6 +360,54 @@ examples:
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of tracking (repeatable)")
     _add_model(parser.add_argument_group("the model"))
     _add_storage_option(parser)
+
+
+def _add_live(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "live",
+        commands_live.live,
+        "segment a stream while it runs: a camera, RTSP, HTTP, a pipe, a file",
+        """SOURCE is a camera (0, /dev/video0), a network stream (rtsp://, http://, rtmp://, srt://, ...), a video file, or - for
+standard input. Prompts are for its first frame; those of --prompts, for theirs (frames count from 0, dropped ones too; a
+prompt for a dropped frame counts on the next).
+
+--masks writes a line of JSON for each frame: frame_index, timestamp_s, latency_s, and objects with object_id, rle, bbox, area,
+predicted_iou, object_score.
+
+examples:
+  sam2-pipeline live rtsp://camera/1 --point 320,240 --output overlay.mp4 --model sam2.1_hiera_tiny
+  sam2-pipeline live clip.mp4 --box 40,30,200,180 --box 300,50,380,160 --masks - --quiet | jq .objects[].area
+  ffmpeg -f v4l2 -i /dev/video0 -f matroska - | sam2-pipeline live - --when-slow drop --auto --masks masks.jsonl
+
+exit status: 0 the stream ended; 130 Ctrl-C; 1 it cannot be opened, or broke off; 2 bad usage. What was written is whole.""",
+    )
+    parser.add_argument("source", metavar="SOURCE", help="see below")
+    what = parser.add_argument_group("what to track")
+    what.add_argument("--point", dest="marks", metavar="X,Y", action="append", type=commands_live.point, default=[],
+                      help="an object, by a point on the first frame (repeatable)")  # fmt: skip
+    what.add_argument("--box", dest="marks", metavar="X0,Y0,X1,Y1", action="append", type=commands_live.box, default=[],
+                      help="an object, by a box on the first frame (repeatable)")  # fmt: skip
+    what.add_argument("--prompts", metavar="FILE", help="a table of prompts, as `run` takes it")
+    what.add_argument("--auto", action="store_true", help="find objects on the first frame")
+    out = parser.add_argument_group("where masks go")
+    out.add_argument("--output", metavar="FILE.mp4", help="the frames with their masks")
+    out.add_argument("--masks", metavar="FILE", help="masks as JSON lines; - for standard output")
+    out.add_argument("--quiet", action="store_true", help="no progress, no summary")
+    pace = parser.add_argument_group("pace")
+    pace.add_argument("--when-slow", choices=["drop", "wait"],
+                      help="frames that come too fast are dropped, or wait; default: drop those of cameras")  # fmt: skip
+    pace.add_argument("--queue", metavar="N", type=int, default=1, help="how many frames may wait; default: 1, the latest wins")
+    pace.add_argument("--realtime", action="store_true", help="a file plays at its own pace")
+    pace.add_argument("--reconnect", metavar="SECONDS", type=float, default=0.0,
+                      help="open a network stream again when it breaks off, until so long no frame came")  # fmt: skip
+    pace.add_argument("--max-frames", metavar="N", type=int, help="end after N segmented frames")
+    pace.add_argument("--source-option", metavar="K=V", action="append", default=[],
+                      help="passed to FFmpeg, such as video_size=1280x720 (repeatable)")  # fmt: skip
+    model = parser.add_argument_group("model")
+    _add_model(model)
+    model.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of generate or tracking "
+                       "(repeatable)")  # fmt: skip
 
 
 def _add_train(verbs: Any) -> None:

@@ -16,7 +16,7 @@ from sam2_pipeline import cli
 from sam2_pipeline.pipeline import prepare
 
 ROOT = Path(__file__).parent.parent
-VERBS = ("run", "plan", "status", "retry", "verify", "compact", "models", "doctor")
+VERBS = ("run", "plan", "status", "retry", "verify", "compact", "models", "doctor", "live")
 
 
 @pytest.fixture

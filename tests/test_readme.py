@@ -33,6 +33,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Image.fromarray(synthetic_frame(0, 400, 600)).save("truck.jpg")
     frames = [np.asarray(Image.fromarray(synthetic_frame(t, 90, 120, seed=2)).resize((512, 400))) for t in range(32)]
     write_video(tmp_path / "clip.mp4", frames)
+    camera = write_video(tmp_path / "camera.mp4", frames[:3])
+    monkeypatch.setattr(sp, "open_stream", lambda url, open=sp.open_stream: open(camera), raising=False)
     model = synthetic_model(image_size=128)
     real = sp.load_model
     monkeypatch.setattr(sp, "load_model", lambda name, **given: real(name, **given) if given else model, raising=False)
@@ -57,6 +59,7 @@ def test_python_blocks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         exec(compile(block, "README.md", "exec"), names)
     assert type(names["session"].engine).__name__ == "OnnxEngine"
     assert names["best"].shape == (400, 600) and names["masks"].shape == (1, 400, 512)
+    assert names["stream"].statistics().segmented == 3
     assert names["table"].num_rows == len(names["masklet"].frames) > 0
 
 

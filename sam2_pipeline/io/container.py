@@ -30,7 +30,7 @@ def opened(source: str | Any, url: str, threads: int) -> Iterator[tuple[InputCon
             options={"protocol_whitelist": PROTOCOLS},
             metadata_errors="replace",
         ) as container:
-            stream = _video_stream(container, url)
+            stream = video_stream(container, url)
             # Not "FRAME" or "AUTO": threads over frames mark damaged frames as corrupt or not by chance. No slower here, where
             # scaling takes most of the time and has threads of its own.
             stream.codec_context.thread_type = "SLICE"
@@ -42,7 +42,7 @@ def opened(source: str | Any, url: str, threads: int) -> Iterator[tuple[InputCon
         raise VideoError(f"{url}: FFmpeg cannot read it as a video: {error.strerror or error}") from error
 
 
-def _video_stream(container: InputContainer, url: str) -> VideoStream:
+def video_stream(container: InputContainer, url: str) -> VideoStream:
     # A cover picture in a music file is a "video" stream too.
     pictures = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
     streams = [stream for stream in container.streams.video if not stream.disposition & pictures]

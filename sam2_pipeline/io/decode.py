@@ -25,7 +25,7 @@ MAX_DURATION_S = 24 * 3600.0
 REVERSE_BYTES = 128 << 20  # pictures decoded forward, to be handed out backward
 
 # The same bits on every processor, whatever vector instructions it has.
-_SCALING = int(Interpolation.BICUBIC | Interpolation.BITEXACT)
+SCALING = int(Interpolation.BICUBIC | Interpolation.BITEXACT)
 
 
 def open_video(
@@ -233,7 +233,7 @@ class VideoFile(Video):
     def _picture(self, reformatter: VideoReformatter, number: int, frame: av.VideoFrame, size: tuple[int, int] | None) -> Frame:
         # Straight from the decoder's YUV to the wanted size: no full-size RGB picture in between.
         height, width = self._orientation.swap(*(size or (self.height, self.width)))
-        rgb = reformatter.reformat(frame, width, height, "rgb24", interpolation=_SCALING, threads=self._threads)
+        rgb = reformatter.reformat(frame, width, height, "rgb24", interpolation=SCALING, threads=self._threads)
         return Frame(number, self._timestamp_s(number), self._orientation.apply(rgb.to_ndarray()))
 
     def _timestamp_s(self, number: int) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -55,4 +55,24 @@ class FrameSource(Protocol):
         ``size`` is (height, width) of the pictures to hand out, squeezed without regard to the aspect ratio (SAM 2 wants
         squares); None gives the displayed size.
         """
+        ...
+
+
+@runtime_checkable
+class LiveFrames(Protocol):
+    """A source that is there once, and maybe without an end: a camera, a network stream, a pipe. Iterate it in one thread.
+
+    Attributes:
+        height, width: displayed size of its pictures.
+        live: frames come at their own time; whoever takes too long misses some.
+    """
+
+    height: int
+    width: int
+    live: bool
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def close(self) -> None:
+        """Ends the iteration, from any thread."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from sam2_pipeline.model.layers import resize_maps
 from sam2_pipeline.model.mask_decoder import DecodedTokens
 from sam2_pipeline.model.sam2 import Sam2, settle
 from sam2_pipeline.segment.inputs import check_picture
-from sam2_pipeline.segment.prompt_arrays import prompt_arrays
+from sam2_pipeline.segment.prompt_arrays import prompt_arrays, real_numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +107,14 @@ class ImageSegmenter:
             boxes: ``[4]`` (x0, y0, x1, y1) or ``[N, 4]``; may accompany points.
             mask_logits: an earlier result's ``[S/4, S/4]`` or ``[N, S/4, S/4]`` to refine.
             multimask: three masks per prompt, for ambiguous ones such as a single click; else one.
+
+        Raises:
+            ConfigError: shapes that do not fit together, labels that mean nothing, NaN.
         """
         points_NP2, labels_NP = prompt_points(self.model, embedding, points, labels, boxes)
-        masks_NHW = None
-        if mask_logits is not None:
-            masks_NHW = torch.as_tensor(mask_logits, dtype=torch.float32, device=self.model.device)
-            masks_NHW = masks_NHW.reshape(-1, *masks_NHW.shape[-2:])
-            side = self.model.mask_side
-            if masks_NHW.shape[-2:] != (side, side):
-                raise ConfigError(f"mask_logits is {tuple(masks_NHW.shape)}, expected [N, {side}, {side}]")
+        masks_NHW = None if mask_logits is None else _mask_prompts(self.model, mask_logits)
+        if masks_NHW is not None and points_NP2 is not None and 1 != len(masks_NHW) != len(points_NP2):
+            raise ConfigError(f"{len(masks_NHW)} mask_logits for {len(points_NP2)} prompts, expected one, or as many")
         decoded = decode_prompts(self.model, embedding, points_NP2, labels_NP, masks_NHW)
         return draw_masks(self.model, embedding, decoded, self.decoding, multimask)
 
@@ -128,6 +128,18 @@ def prompt_points(
     if points_NP2 is None:
         return None, None
     return torch.from_numpy(points_NP2).to(model.device), torch.from_numpy(labels_NP).to(model.device)
+
+
+def _mask_prompts(model: Sam2, mask_logits: Any) -> Tensor:
+    """``[N, S/4, S/4]`` of one or more masks of earlier results; tensors stay on their device."""
+    side = model.mask_side
+    known = isinstance(mask_logits, Tensor) and not mask_logits.is_complex()
+    masks = (mask_logits if known else torch.from_numpy(real_numbers(mask_logits, "mask_logits"))).to(model.device).float()
+    if masks.ndim < 2 or masks.shape[-2:] != (side, side) or not masks.numel():
+        raise ConfigError(f"mask_logits is {tuple(masks.shape)}, expected [N, {side}, {side}]")
+    if not masks.isfinite().all():
+        raise ConfigError("mask_logits hold NaN or infinity")
+    return masks.reshape(-1, side, side)
 
 
 def decode_prompts(

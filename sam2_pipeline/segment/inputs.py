@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image
 
-from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.errors import ConfigError, VideoError
 from sam2_pipeline.masklets.frames import Frame, FrameSource
 
 if TYPE_CHECKING:
@@ -92,26 +93,75 @@ class ArrayFrames:
             if image.shape[:2] != (self.height, self.width):
                 raise ConfigError(f"frame {index} is {image.shape[:2]}, expected {(self.height, self.width)} as frame 0")
             if size is not None:
-                image = np.asarray(Image.fromarray(image).resize((size[1], size[0])))
+                image = squeeze(image, size)
             yield Frame(index, index / self.fps, image)
 
 
+class RecentFrames:
+    """A `FrameSource` over the latest ``kept`` frames of a stream, squeezed to S x S; frames are numbered as they are added."""
+
+    num_frames: int | None = None
+
+    def __init__(self, height: int, width: int, image_size: int, kept: int):
+        self.height, self.width, self.image_size = height, width, image_size
+        self._frames: deque[Frame] = deque(maxlen=kept)
+        self._names: deque[int] = deque(maxlen=kept)
+        self._added = 0
+
+    @property
+    def oldest(self) -> int:
+        """Number of the oldest frame that is held."""
+        return self._added - len(self._frames)
+
+    def add(self, name: int, timestamp_s: float, image: np.ndarray) -> int:
+        """Takes a frame, known as ``name`` outside, and gives its number here. The oldest makes room for it."""
+        self._frames.append(Frame(self._added, timestamp_s, squeeze(image, (self.image_size, self.image_size))))
+        self._names.append(name)
+        self._added += 1
+        return self._added - 1
+
+    def number(self, name: int) -> int:
+        """The number here of the first frame held that is ``name`` or later."""
+        return self.oldest + next(place for place, held in enumerate(self._names) if held >= name)
+
+    def frames(
+        self, start: int = 0, stop: int | None = None, *, reverse: bool = False, size: tuple[int, int] | None = None
+    ) -> Iterator[Frame]:
+        if reverse or size != (self.image_size, self.image_size):
+            raise ConfigError(f"recent frames of a stream come forward and squeezed to {self.image_size}, not {size}")
+        if not self.oldest <= start < self._added:
+            raise ConfigError(f"frame {start} is not among the recent ones, {self.oldest} to {self._added - 1}")
+        for number in range(start, self._added if stop is None else min(stop, self._added)):
+            yield self._frames[number - self.oldest]
+
+
+def squeeze(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture at (height, width), as the reference resizes frames of a folder."""
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0])))
+
+
 def check_picture(image: np.ndarray | Image.Image, *, floats: bool = False) -> np.ndarray:
-    """RGB ``[H, W, 3]`` of an array or a PIL picture, uint8, or with ``floats`` also floating point.
+    """RGB ``[H, W, 3]`` of an array or a PIL picture, contiguous, uint8, or with ``floats`` also float32.
 
     Raises:
         ConfigError: another shape or dtype, or NaN; the message states what came.
+        VideoError: a PIL picture whose file is damaged.
     """
     if isinstance(image, Image.Image):
-        image = np.asarray(image.convert("RGB"))
+        try:
+            image = np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all of these
+            raise VideoError(f"picture cannot be read: {error}") from error
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
         found = f"shape {image.shape}" if isinstance(image, np.ndarray) else f"type {type(image).__name__}"
         raise ConfigError(f"picture has {found}, expected an RGB array [height, width, 3]")
     if floats and np.issubdtype(image.dtype, np.floating):
+        with np.errstate(over="ignore"):
+            image = np.ascontiguousarray(image, np.float32)
         if not np.isfinite(image).all():
             raise ConfigError("picture holds NaN or infinity, expected numbers in 0..1")
         return image
     if image.dtype != np.uint8:
         expected = "uint8 (0..255)" + (" or floating point (0..1)" if floats else "")
         raise ConfigError(f"picture has dtype {image.dtype}, expected {expected}")
-    return image
+    return np.ascontiguousarray(image)

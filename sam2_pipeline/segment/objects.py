@@ -26,6 +26,10 @@ class Visits:
     def discard(self, frame: int) -> None:
         self._runs.append((frame, frame, None))
 
+    def forget(self, before: int) -> None:
+        """Forgets the runs that end before a frame."""
+        self._runs = [run for run in self._runs if run[1] >= before]
+
     def frames(self) -> dict[int, int]:
         """Direction of every visited frame."""
         numbers = {frame for low, high, _ in self._runs for frame in range(low, high + 1)}
@@ -92,3 +96,13 @@ class TrackedObject:
         if record is not None:
             self.bank.tracked[frame] = record
             self.visits.discard(frame)
+
+    def forget_prompts(self, before: int, most: int) -> None:
+        """For streams without an end: prompts before frame ``before`` can no longer be refined, and of the conditioning frames
+        the first and the ``most - 1`` latest stay such."""
+        self.points = {frame: points for frame, points in self.points.items() if frame >= before}
+        self.masked_frames = {frame for frame in self.masked_frames if frame >= before}
+        self.visits.forget(before)
+        prompted = sorted(self.bank.prompted)
+        for frame in prompted[1 : 1 + max(len(prompted) - most, 0)]:
+            self.bank.tracked[frame] = self.bank.prompted.pop(frame)

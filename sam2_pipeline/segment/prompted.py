@@ -10,7 +10,7 @@ from PIL import Image
 
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.masklets.frames import FrameSource
-from sam2_pipeline.masklets.prompts import Prompt
+from sam2_pipeline.masklets.prompts import Prompt, whole_number
 from sam2_pipeline.masklets.rle import decode
 from sam2_pipeline.model.conventions import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from sam2_pipeline.segment.engine import Engine
@@ -56,6 +56,7 @@ class PromptedSession(VideoSession[Result]):
     def propagate(
         self, start: int | None = None, max_frames: int | None = None, *, reverse: bool = False, skip_visited: bool = False
     ) -> Iterator[Result]:
+        self._check_walk(start, max_frames)
         if self._scheduled and not self.objects:
             start = min(self._scheduled) if start is None else start
             for prompt in self._scheduled.pop(start, []):
@@ -65,18 +66,34 @@ class PromptedSession(VideoSession[Result]):
                 result = self.prompt(prompt)
             yield result
 
+    def _check_walk(self, start: int | None, max_frames: int | None) -> None:
+        length = self.frames.num_frames
+        for name, value, end in (("start", start, length), ("max_frames", max_frames, None)):
+            if value is not None and (whole_number(value, name) < 0 or (end is not None and value >= end)):
+                raise ConfigError(f"{name} is {value}, expected " + ("0 or more" if end is None else f"0 to {end - 1}"))
+
     def check(self, prompt: Prompt) -> None:
-        """Raises `ConfigError` if the prompt lies outside the video."""
-        height, width, length = self.frames.height, self.frames.width, self.frames.num_frames
-        where = f"prompt for object {prompt.object_id} on frame {prompt.frame_index}"
+        """Raises `ConfigError` unless the prompt lies in the video."""
+        if not isinstance(prompt, Prompt):
+            raise ConfigError(f"prompt is a {type(prompt).__name__}, expected a Prompt")
+        length = self.frames.num_frames
         if length is not None and prompt.frame_index >= length:
-            raise ConfigError(f"{where}: the video has frames 0..{length - 1}")
-        corners = prompt.box_xyxy.reshape(2, 2) if prompt.box_xyxy is not None else np.zeros((0, 2), np.float32)
-        spots = np.concatenate((prompt.points_xy, corners))
-        if len(spots) and ((spots < 0).any() or (spots > (width, height)).any()):
-            raise ConfigError(f"{where}: {spots.tolist()} lies outside the {width}x{height} picture")
-        if prompt.mask is not None and (prompt.mask.height, prompt.mask.width) != (height, width):
-            raise ConfigError(f"{where}: the mask is {prompt.mask.width}x{prompt.mask.height}, the video {width}x{height}")
+            raise ConfigError(f"{_name(prompt)}: the video has frames 0..{length - 1}")
+        check_prompt(prompt, self.frames.height, self.frames.width)
+
+
+def check_prompt(prompt: Prompt, height: int, width: int) -> None:
+    """Raises `ConfigError` unless the prompt lies in a picture of this size."""
+    corners = prompt.box_xyxy.reshape(2, 2) if prompt.box_xyxy is not None else np.zeros((0, 2), np.float32)
+    spots = np.concatenate((prompt.points_xy, corners))
+    if len(spots) and ((spots < 0).any() or (spots > (width, height)).any()):
+        raise ConfigError(f"{_name(prompt)}: {spots.tolist()} lies outside the {width}x{height} picture")
+    if prompt.mask is not None and (prompt.mask.height, prompt.mask.width) != (height, width):
+        raise ConfigError(f"{_name(prompt)}: the mask is {prompt.mask.width}x{prompt.mask.height}, the video {width}x{height}")
+
+
+def _name(prompt: Prompt) -> str:
+    return f"prompt for object {prompt.object_id} on frame {prompt.frame_index}"
 
 
 def prompt_tokens(prompt: Prompt) -> tuple[np.ndarray, np.ndarray]:
@@ -92,4 +109,6 @@ def as_source(video: FrameSource | Sequence[np.ndarray | Image.Image]) -> FrameS
     """A video to be opened, or pictures in memory. A path is refused: what it is, `open_video` knows."""
     if isinstance(video, str | bytes | PathLike):
         raise ConfigError(f"video is the path {video!r}; open it first: open_video({str(video)!r})")
+    if not isinstance(video, Sequence | np.ndarray) and not hasattr(video, "frames"):
+        raise ConfigError(f"video is a {type(video).__name__}, expected pictures in a sequence, or an open_video")
     return ArrayFrames(video) if isinstance(video, Sequence | np.ndarray) else video

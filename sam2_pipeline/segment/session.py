@@ -133,6 +133,11 @@ class VideoSession(Generic[Result]):
         for frame in self.frames.images(start, stop, reverse=reverse):
             yield self.advance(frame, reverse=reverse, skip_visited=skip_visited)
 
+    def step(self, frame: NetworkFrame) -> Result:
+        """Tracks the objects there are, perhaps none, one frame forward: for streams, whose frames come when they come."""
+        self.settle()
+        return self.advance(frame)
+
     def advance(
         self, frame: NetworkFrame, object_ids: Collection[int] | None = None, *, reverse: bool = False, skip_visited: bool = False
     ) -> Result:

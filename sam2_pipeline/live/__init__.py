@@ -1,0 +1,1 @@
+"""`sam2-pipeline live`: a stream's masks shown and written while it runs."""
