@@ -346,7 +346,7 @@ def _add_demo(verbs: Any) -> None:
         "demo",
         commands.demo,
         "make a few clips, run the whole pipeline on them, show tables, scores and pictures",
-        """Needs no network. Without --model or --checkpoint the model is untrained and its masks mean nothing.
+        """Needs no network: the model is the small one that comes with the package, unless --model or --checkpoint name another.
 
 examples:
   sam2-pipeline demo

@@ -41,8 +41,6 @@ def demo(options: argparse.Namespace) -> int:
         print(f"\n{demo.show(prepared.config.output)}\n\nagainst the true masks, in percent:")
         show(scores)
         print(f"\nmasklets beside the truth: {pictures.video} and {pictures.sheet}\nreport: {pictures.report}")
-        if prepared.untrained:
-            print("\nThe model is untrained and these masks mean nothing; --model sam2.1_hiera_tiny fetches Meta's weights.")
     return status
 
 
@@ -177,11 +175,12 @@ def train(options: argparse.Namespace) -> int:
 
 
 def models(options: argparse.Namespace) -> int:
-    from sam2_pipeline.model.config import MODELS
+    from sam2_pipeline.model.config import EMBEDDED, MODELS
 
     for name, config in MODELS.items():
-        blocks = sum(config.trunk.stage_depths)
-        print(f"{name:22} SAM {config.version}  {blocks} trunk blocks  {config.image_size} x {config.image_size} pixels")
+        blocks, size = sum(config.trunk.stage_depths), f"{config.image_size} x {config.image_size} pixels"
+        note = "  (the default; its weights come with the package)" if config is EMBEDDED else ""
+        print(f"{name:22} SAM {config.version}  {blocks:2} trunk blocks  {size}{note}")
     print("other spellings work too, such as facebook/sam2.1-hiera-tiny")
     return 0
 

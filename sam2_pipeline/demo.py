@@ -28,6 +28,7 @@ from sam2_pipeline.training.synthetic_options import SceneOptions
 
 CLIPS = 3  # of the first seeds, which no training uses
 SCENES = SceneOptions(size=(288, 384), frames=24, fps=24, objects=(3, 4))
+SEARCH = {"generate.points_per_side": 16, "generate.crop_grids": []}  # enough for a few objects on small pictures
 CAPTIONS = ("masklets", "truth (white: missed)")
 _SHOWN_FRAMES = 4  # of a clip on the sheet
 _SHEET_WIDTH = 320  # pixels of a picture there
@@ -35,11 +36,10 @@ _SHEET_WIDTH = 320  # pixels of a picture there
 
 @dataclass(frozen=True)
 class Demo:
-    """Where everything goes, and the job to run. ``untrained``: the masks will mean nothing."""
+    """Where everything goes, and the job to run."""
 
     root: Path
     config: JobConfig
-    untrained: bool
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,8 @@ def prepare(directory: str | None, model: str | None, checkpoint: str | None, en
     root = Path(directory or tempfile.mkdtemp(prefix="sam2-pipeline-demo-"))
     make_dataset(root, range(CLIPS), SCENES)
     given = {"input": str(root / "videos"), "output": str(root / "masklets"), **(engine or {})}
-    untrained = not (model or checkpoint)
-    if untrained:
-        from sam2_pipeline import demo_untrained
-
-        given |= demo_untrained.untrained(root)
-    else:
-        given |= {"model.name": model, "model.checkpoint": checkpoint}
-    return Demo(root, JobConfig.load(None, [], given, {}), untrained)
+    given |= {"model.name": model, "model.checkpoint": checkpoint, **SEARCH}
+    return Demo(root, JobConfig.load(None, [], given, {}))
 
 
 def score(demo: Demo) -> Evaluation:

@@ -27,7 +27,7 @@ BELOW = {
     "protocols": {"evaluation", "formats", "training", "pipeline", "segment", "io", "masklets", "config", "settings"},
     "bench": {"version", "pipeline", "segment", "io", "model", "masklets", "config", "compat"},
 }
-TOP = {"__init__", "__main__", "cli", "commands", "commands_dataset", "demo", "demo_untrained", "doctor"}
+TOP = {"__init__", "__main__", "cli", "commands", "commands_dataset", "demo", "doctor"}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from sam2_pipeline.errors import CheckpointError, ConfigError
-from sam2_pipeline.model.config import MODEL_NAMES, MODELS, ModelConfig, find_config
+from sam2_pipeline.model.config import EMBEDDED, MODEL_NAMES, MODELS, ModelConfig, find_config
 from sam2_pipeline.model.download import fetch_checkpoint
 from sam2_pipeline.model.hf_layout import is_hf_layout, to_meta_layout
 from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.model.weights_file import read_weights
 
 _COMPUTE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+EMBEDDED_WEIGHTS = Path(__file__).parent / "weights" / f"{EMBEDDED.name}.safetensors"  # float16; see the model card beside it
 _SHOWN = 3  # keys of each kind that an error message lists
 
 
@@ -47,9 +48,11 @@ def load_model(
     """A model with its weights, in eval mode.
 
     Args:
-        name: one of `MODEL_NAMES`, or its Hugging Face spelling; None with a checkpoint: told from the weights.
+        name: one of `MODEL_NAMES`, or its Hugging Face spelling; None: the embedded model, or with a checkpoint the one that its
+            weights are of.
         checkpoint: a path or any fsspec URL of Meta's ``.pt``, a plain state dict, safetensors, or weights in the layout of
-            Hugging Face ``transformers``; None: an official checkpoint from the cache, else downloaded from Meta.
+            Hugging Face ``transformers``; None: what the package holds for the embedded model, for the others an official
+            checkpoint from the cache, else downloaded from Meta.
         image_size: side of the square network input, a multiple of 32 from 128 on; None is the model's own (1024).
         device: None is CUDA, else MPS, else the CPU.
         dtype: what the verbs compute in; None is bfloat16 on CUDA and float32 elsewhere.
@@ -59,15 +62,12 @@ def load_model(
         CheckpointError: the weights cannot be had, read, or fitted to the model.
         ConfigError: an unknown name, or an impossible size, device or dtype.
     """
-    config = None if name is None else find_config(name, image_size)
+    config = None if name is None and checkpoint is not None else find_config(name, image_size)
     where = _pick_device(device)
     compute = _checked(dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32))
     if checkpoint is None:
-        if config is None:
-            raise CheckpointError(
-                f"this version ships no weights of its own; name a model ({', '.join(MODEL_NAMES)}) or give a checkpoint"
-            )
-        checkpoint = fetch_checkpoint(config)
+        assert config is not None
+        checkpoint = EMBEDDED_WEIGHTS if config.name == EMBEDDED.name else fetch_checkpoint(config)
     state = read_weights(checkpoint)
     if is_hf_layout(state):
         state = to_meta_layout(state, str(checkpoint))

@@ -1,4 +1,4 @@
-"""The model configurations: what differs between the eight official models, and nothing else.
+"""The model configurations: what differs between the eight official models and our own small one, and nothing else.
 
 Weights fix these numbers, so they are Python constants and not settings.
 """
@@ -32,7 +32,7 @@ class ModelConfig:
     """One SAM 2 model.
 
     Attributes:
-        name: the official name, such as ``sam2.1_hiera_tiny``.
+        name: such as ``sam2.1_hiera_tiny``.
         version: ``"2.0"`` or ``"2.1"``; 2.1 marks occluded memories and gives object pointers a signed time encoding.
         trunk: the image trunk.
         image_size: side S of the square network input, a multiple of 32 from 128 on.
@@ -67,16 +67,8 @@ _TRUNKS = {
     "large": TrunkConfig(144, 2, (2, 6, 36, 4), (23, 33, 43), windows=(8, 4, 16, 8)),
 }
 
-MODELS: dict[str, ModelConfig] = {
-    f"{family}_hiera_{size}": ModelConfig(f"{family}_hiera_{size}", version, trunk)
-    for family, version in (("sam2", "2.0"), ("sam2.1", "2.1"))
-    for size, trunk in _TRUNKS.items()
-}
-
-MODEL_NAMES: tuple[str, ...] = tuple(MODELS)
-
-# Our own: small enough to travel with the package (16 MB in float16) and to follow an object on two CPU cores as it is filmed.
-SMALL = ModelConfig(
+# Our own, whose weights travel with the package: small enough for that, and to follow an object on two CPU cores as it is filmed.
+EMBEDDED = ModelConfig(
     "sam2_pipeline_small",
     "2.1",
     TrunkConfig(48, 1, (1, 1, 5, 1), (3, 5), windows=(8, 4, 8, 8)),
@@ -86,15 +78,26 @@ SMALL = ModelConfig(
     memory_layers=2,
 )
 
+_OFFICIAL = [
+    ModelConfig(f"{family}_hiera_{size}", version, trunk)
+    for family, version in (("sam2", "2.0"), ("sam2.1", "2.1"))
+    for size, trunk in _TRUNKS.items()
+]
 
-def find_config(name: str, image_size: int | None = None) -> ModelConfig:
-    """The configuration called ``name``; Hugging Face ids (``facebook/sam2.1-hiera-tiny``) and ``-`` for ``_`` are understood.
+MODELS: dict[str, ModelConfig] = {config.name: config for config in (*_OFFICIAL, EMBEDDED)}
+
+MODEL_NAMES: tuple[str, ...] = tuple(MODELS)
+
+
+def find_config(name: str | None, image_size: int | None = None) -> ModelConfig:
+    """The configuration called ``name``, or the embedded one for None.
+
+    Hugging Face ids (``facebook/sam2.1-hiera-tiny``) and ``-`` for ``_`` are understood.
 
     Raises:
         ConfigError: no such model, or an impossible ``image_size``.
     """
-    key = name.removeprefix("facebook/").replace("-", "_")
-    config = SMALL if key == SMALL.name else MODELS.get(key)
+    config = EMBEDDED if name is None else MODELS.get(name.removeprefix("facebook/").replace("-", "_"))
     if config is None:
         raise ConfigError(f"unknown model {name!r}; known models: {', '.join(MODEL_NAMES)}")
     return config if image_size is None else replace(config, image_size=image_size)

@@ -18,7 +18,7 @@ from golden import goldens
 from torch import Tensor
 
 from sam2_pipeline.errors import CheckpointError, ConfigError
-from sam2_pipeline.model.checkpoint import build_model, load_model, weights_sha256
+from sam2_pipeline.model.checkpoint import EMBEDDED_WEIGHTS, build_model, load_model, weights_sha256
 from sam2_pipeline.model.config import MODEL_NAMES, MODELS
 from sam2_pipeline.model.hf_layout import meta_key, to_meta_layout
 from sam2_pipeline.model.sam2 import Sam2
@@ -315,9 +315,13 @@ def test_weights_that_are_no_numbers(state: State, tmp_path: Path) -> None:
     load_model(TOY, checkpoint=saved(tmp_path / "large.pt", large), device="cpu")
 
 
-def test_no_model_named() -> None:
-    with pytest.raises(
-        CheckpointError, match=r"ships no weights of its own; name a model \(sam2_hiera_tiny, .*or give a checkpoint"
-    ):
-        load_model()
-    assert len(MODEL_NAMES) == 8
+def test_the_embedded_model_is_the_default() -> None:
+    by_default, by_name = load_model(device="cpu"), load_model("sam2-pipeline-small", device="cpu")
+    assert by_default.config is MODELS["sam2_pipeline_small"] and not by_default.training
+    assert weights_sha256(by_default) == weights_sha256(by_name)
+    assert load_model(checkpoint=EMBEDDED_WEIGHTS, image_size=128, device="cpu").config.name == "sam2_pipeline_small"
+    assert EMBEDDED_WEIGHTS.stat().st_size <= 16e6
+
+
+def test_model_names() -> None:
+    assert len(MODEL_NAMES) == 9 and MODEL_NAMES[-1] == "sam2_pipeline_small"
