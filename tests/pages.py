@@ -55,24 +55,29 @@ def check_command(words: list[str]) -> None:
         JobConfig.load(ROOT / options.config if options.config else None, options.set, given, {})
 
 
-def small_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def small_clip(path: Path, frames: int) -> None:
+    """A video of 512 x 400 pixels."""
+    pictures = [np.asarray(Image.fromarray(synthetic_frame(t, 90, 120, seed=2)).resize((512, 400))) for t in range(frames)]
+    write_video(path, pictures)
+
+
+def small_names(folder: Path, monkeypatch: pytest.MonkeyPatch, frames: int) -> None:
     """Makes ``folder`` the working directory, with the files that pages name, and models small."""
     monkeypatch.chdir(folder)
     torch.set_num_threads(1)
     Image.fromarray(synthetic_frame(0, 400, 600)).save("truck.jpg")
-    frames = [np.asarray(Image.fromarray(synthetic_frame(t, 90, 120, seed=2)).resize((512, 400))) for t in range(32)]
-    write_video(folder / "clip.mp4", frames)
+    small_clip(folder / "clip.mp4", frames)
     model = synthetic_model(image_size=128)
     real = sp.load_model
     monkeypatch.setattr(sp, "load_model", lambda name=None, **given: real(name, **given) if given else model, raising=False)
     monkeypatch.setattr(sp, "MaskletGenerator", partial(sp.MaskletGenerator, generate=EASY), raising=False)
 
 
-def small_run(folder: Path, video: str, output: str) -> None:
-    """Tables of masklets of one video, by a model of no training."""
+def small_run(folder: Path, video: Path, output: Path) -> None:
+    """Tables of masklets of a video, by a model of no training."""
     weights = folder / "weights.pt"
     torch.save({"model": synthetic_model(image_size=128).state_dict()}, weights)
     settings = ["generate.points_per_side=2", "generate.crop_grids=[]", "generate.pred_iou_thresh=0", "generate.max_objects=1",
                 "generate.stability_score_thresh=0", "model.image_size=128", "annotate.fps=2"]  # fmt: skip
-    given = {"input": video, "output": output, "model.checkpoint": str(weights), "ray.address": "off"}
+    given = {"input": str(video), "output": str(output), "model.checkpoint": str(weights), "ray.address": "off"}
     assert run_job(JobConfig.load(None, settings, given, {})).exit_code == 0

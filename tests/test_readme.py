@@ -13,8 +13,8 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_python_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small_names(tmp_path, monkeypatch)
-    small_run(tmp_path, "clip.mp4", "out")
+    small_names(tmp_path, monkeypatch, frames=32)
+    small_run(tmp_path, tmp_path / "clip.mp4", tmp_path / "out")
     dataset = sp.MaskletDataset("out")
     monkeypatch.setattr(sp, "MaskletDataset", lambda url: dataset, raising=False)
     names: dict = {}

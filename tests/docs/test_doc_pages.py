@@ -2,13 +2,12 @@
 
 import ast
 import re
-import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from pages import ROOT, blocks, check_command, commands, small_names, small_run
+from pages import ROOT, blocks, check_command, commands, small_clip, small_names, small_run
 
 import sam2_pipeline as sp
 from sam2_pipeline.compat import build
@@ -22,16 +21,25 @@ def having(language: str) -> list[str]:
     return [name for name, text in TEXTS.items() if blocks(text, language)]
 
 
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the demo leaves, in small: a clip, and tables of its masklets."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "demo" / "videos").mkdir(parents=True)
+    small_clip(folder / "demo" / "videos" / "synthetic_000000.mp4", frames=6)
+    small_run(folder, folder / "demo" / "videos", folder / "out")
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that the pages name: a picture, a clip, the demo's first clip, and tables."""
-    small_names(tmp_path, monkeypatch)
-    (tmp_path / "demo" / "videos").mkdir(parents=True)
-    shutil.copy("clip.mp4", "demo/videos/synthetic_000000.mp4")
-    small_run(tmp_path, "demo/videos", "out")
+def place(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the pages name, and small models."""
+    small_names(tmp_path, monkeypatch, frames=6)
+    for name in ("demo", "out"):
+        (tmp_path / name).symlink_to(demo / name)
     model, make = sp.load_model(), build.make_model
     monkeypatch.setattr(
-        build, "make_model", lambda config, _checkpoint, *rest, **given: make(config, None, *rest, **given, model=model)
+        build, "make_model", lambda config, _file, *rest, **given: make(config, None, *rest, **given, model=model)
     )
     return tmp_path
 
@@ -88,7 +96,9 @@ def test_the_rayjob_runs_a_command_that_exists() -> None:
 
 
 def test_files_that_pages_name_exist() -> None:
-    named = {match for text in TEXTS.values() for match in re.findall(r"\b(?:configs|jobs|notebooks)/\w+\.\w+", text)}
+    named = {
+        match for text in TEXTS.values() for match in re.findall(r"\b(?:configs|jobs|notebooks)/\w+\.(?:yaml|py|ipynb)\b", text)
+    }
     assert named and all((ROOT / name).is_file() for name in named), named
 
 
