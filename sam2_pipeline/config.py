@@ -27,7 +27,8 @@ REMOTE = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*(::|://)")
 
 @dataclass(frozen=True)
 class ModelSettings(Settings):
-    """Which network. ``name`` None is the embedded default (with a checkpoint: required); see ``sam2-pipeline models``."""
+    """Which network. ``name`` None is the embedded default, or with a checkpoint the one that its weights are of; see
+    ``sam2-pipeline models``."""
 
     path: ClassVar[str] = "model"
     name: str | None = None
