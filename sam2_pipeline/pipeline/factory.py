@@ -11,6 +11,8 @@ from typing import Protocol
 import sam2_pipeline.errors as errors
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import CheckpointError, PipelineError
+from sam2_pipeline.masklets.clean import CleanRules
+from sam2_pipeline.masklets.verdict import VerdictRules
 from sam2_pipeline.model.config import find_config
 from sam2_pipeline.pipeline.job import ModelFacts
 from sam2_pipeline.pipeline.video import Generator
@@ -65,6 +67,7 @@ class ModelFactory:
         import torch
 
         from sam2_pipeline.segment.automatic import GenerateOptions
+        from sam2_pipeline.segment.judge import JudgeOptions
         from sam2_pipeline.segment.masklet_generator import MaskletGenerator
         from sam2_pipeline.segment.options import TrackingOptions
 
@@ -75,7 +78,12 @@ class ModelFactory:
         tracking = TrackingOptions(
             fill_hole_area=settings.fill_hole_area, non_overlapping=settings.non_overlapping, row_batch=settings.row_batch
         )
-        return MaskletGenerator(model, generate, tracking, backward=settings.backward), facts
+        clean = CleanRules(**dataclasses.asdict(self.config.clean))
+        judge = JudgeOptions(self._verdict_rules(), self.config.judge.reprompt_frames) if self.config.judge.enabled else None
+        return MaskletGenerator(model, generate, tracking, backward=settings.backward, clean=clean, judge=judge), facts
+
+    def _verdict_rules(self) -> VerdictRules:
+        return VerdictRules(**{field.name: getattr(self.config.judge, field.name) for field in dataclasses.fields(VerdictRules)})
 
 
 class KeptFactory:

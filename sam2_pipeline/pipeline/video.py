@@ -17,6 +17,7 @@ from sam2_pipeline.io.video import Video
 from sam2_pipeline.masklets.frames import FrameSource
 from sam2_pipeline.masklets.masklet import FrameMasks, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
+from sam2_pipeline.masklets.verdict import Judgement, MaskStore
 from sam2_pipeline.masklets.work import VideoRef
 from sam2_pipeline.pipeline import interrupt
 from sam2_pipeline.pipeline.job import Job
@@ -31,11 +32,13 @@ Notify = Callable[[str, int, int | None], None]
 
 
 class MaskletStream(Protocol):
-    """Masks frame by frame; ``seeds`` is complete when the stream has ended."""
+    """Masks frame by frame; ``seeds`` is complete when the stream has ended, and then what it gave can be judged."""
 
     seeds: list[MaskletSeed]
 
     def __iter__(self) -> Iterator[FrameMasks]: ...
+
+    def judge(self, masks: MaskStore, on_frame: Callable[[], None]) -> Mapping[int, Judgement]: ...
 
 
 class Generator(Protocol):
@@ -191,14 +194,19 @@ class VideoWorker:
         patience = Patience(leash, self.job.config.limits, source.num_frames)
         stream = self.generator.stream(source, prompts, annotate_fps=self.job.config.annotate.fps)
         seen = bytearray(source.num_frames)  # one byte a frame, since a backward pass shows a frame twice
-        for frame in stream:
+
+        def on_frame() -> None:
             patience.renew()
             self._check_cancelled()
+
+        for frame in stream:
+            on_frame()
             for masklet_id, mask in frame.masks.items():
                 spool.add(masklet_id, mask)
             seen[frame.frame_index] = 1
             self.meter.add("sam2_frames_total")
             self.notify(spool.video_id, frame.frame_index + 1, source.num_frames)
+        spool.add_judgements(stream.judge(spool, on_frame))
         return list(stream.seeds), sum(seen)
 
     def _check_cancelled(self) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sam2_pipeline.masklets.clean import CleanRules, clean_frame
 from sam2_pipeline.masklets.frames import FrameSource
 from sam2_pipeline.masklets.masklet import FrameMasks, Masklet, MaskletFrame, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle, decode
+from sam2_pipeline.masklets.verdict import Judgement, MaskStore
 from sam2_pipeline.model.conventions import NO_OBJECT_LOGIT
 from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.segment.automatic import GenerateOptions, propose_masks
 from sam2_pipeline.segment.collect import collect_frame
+from sam2_pipeline.segment.judge import HeldMasks, Judge, JudgeOptions
 from sam2_pipeline.segment.options import TrackingOptions
 from sam2_pipeline.segment.prompted import PromptedSession
 from sam2_pipeline.segment.results import FrameResult
@@ -34,6 +37,8 @@ class MaskletGenerator:
         generate: how the first frame is searched.
         tracking: how objects are tracked.
         backward: objects whose first prompt comes later are tracked backward too, so that their masklets begin where they do.
+        clean: what is too small to stay in a mask, or to stay a hole in it.
+        judge: how masklets are judged once they are complete; None: they are not.
     """
 
     def __init__(
@@ -43,10 +48,14 @@ class MaskletGenerator:
         tracking: TrackingOptions | None = None,
         *,
         backward: bool = True,
+        clean: CleanRules | None = None,
+        judge: JudgeOptions | None = None,
     ):
         self.model, self.generate_options, self.backward = model, generate or GenerateOptions(), backward
+        self.clean = clean or CleanRules()
         # Nobody corrects a generator, so nothing is kept but what the next frame reads.
         self.tracking = replace(tracking or TrackingOptions(), history_frames=0)
+        self.judge = judge and Judge(model, self.tracking, self.clean, judge)
 
     def stream(
         self, source: FrameSource, prompts: Sequence[Prompt] | None = None, *, annotate_fps: float | None = None
@@ -68,10 +77,12 @@ class MaskletGenerator:
         for annotated in stream:
             for masklet_id, mask in annotated.masks.items():
                 frames.setdefault(masklet_id, []).append(mask)
-        return [
+        masklets = [
             Masklet(video_id, seed, tuple(sorted(frames.get(seed.masklet_id, []), key=lambda mask: mask.frame_index)))
             for seed in stream.seeds
         ]
+        judgements = stream.judge(HeldMasks(masklets))
+        return [replace(masklet, judgement=judgements.get(masklet.masklet_id)) for masklet in masklets]
 
 
 @dataclass
@@ -93,7 +104,15 @@ class MaskletStream:
     def __iter__(self) -> Iterator[FrameMasks]:
         segmenter = VideoSegmenter(self.generator.model, self.generator.tracking)
         session = segmenter.open(self.source)
-        yield from self._automatic(session) if self.prompts is None else self._prompted(session, self.prompts)
+        for frame in self._automatic(session) if self.prompts is None else self._prompted(session, self.prompts):
+            yield clean_frame(frame, self.generator.clean, disjoint=self.generator.tracking.non_overlapping)
+
+    def judge(self, masks: MaskStore, on_frame: Callable[[], None] = lambda: None) -> dict[int, Judgement]:
+        """Judges the masklets by their ids, once iteration has ended and ``masks`` has what it gave; nothing if not asked to.
+
+        ``on_frame`` is called after every frame that was looked at again, at most three times as many as the video has.
+        """
+        return self.generator.judge.judge(self.source, self.seeds, masks, on_frame) if self.generator.judge else {}
 
     # ------------------------------------------------------------------------------------------------------ automatic
 

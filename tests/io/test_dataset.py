@@ -23,7 +23,7 @@ from sam2_pipeline.io.verify import verify_output
 from sam2_pipeline.masklets.masklet import MaskletFrame, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import decode, encode
-from sam2_pipeline.masklets.schema import TABLES, VIDEOS, schema_of
+from sam2_pipeline.masklets.schema import SCHEMA_VERSION, TABLES, VIDEOS, schema_of
 from sam2_pipeline.masklets.work import Commit
 
 
@@ -130,8 +130,9 @@ def test_prompted_seeds_come_back(tmp_path, maker):
     assert masked.seed.prompt.mask == encode(mask)
 
 
-def test_outputs_of_version_1(tmp_path, maker):
-    """What was written before there were attributes reads as null in them, and is still as its commit says."""
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_outputs_of_older_versions(tmp_path, maker, version):
+    """What was written before there were attributes, or quality, reads as null in them, and is still as its commit says."""
     storage = Storage(tmp_path)
     maker.unit(storage, "u1", ["a"])
     maker.unit(storage, "u2", ["b"])
@@ -139,7 +140,7 @@ def test_outputs_of_version_1(tmp_path, maker):
     parts = []
     for part in commit.parts:
         path = tmp_path / part.path
-        old = schema_of(part.table, 1)
+        old = schema_of(part.table, version)
         pq.write_table(pq.read_table(path).select(old.names).replace_schema_metadata(old.metadata), path)
         parts.append(replace(part, size_bytes=path.stat().st_size, sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
     (tmp_path / commit_name("u1")).unlink()
@@ -147,7 +148,9 @@ def test_outputs_of_version_1(tmp_path, maker):
     assert verify_output(storage) == []
     dataset = MaskletDataset(tmp_path)
     assert dataset.masklets().schema.equals(TABLES["masklets"]) and dataset.masklets().num_rows == 4
-    assert [masklet.seed.attributes for masklet in dataset] == [{}] * 4
+    assert [(masklet.seed.attributes, masklet.judgement) for masklet in dataset] == [({}, None)] * 4
+    assert dataset.masks("a")["num_components"].null_count == dataset.masks("a").num_rows
+    assert dataset.masks("b")["num_components"].null_count == 0
     assert dataset.sql("SELECT count(*) FROM masklets WHERE attributes IS NULL").fetchall() == [(4,)]
 
 
