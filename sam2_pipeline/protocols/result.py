@@ -14,6 +14,7 @@ from sam2_pipeline.evaluation.scores import ObjectScore
 from sam2_pipeline.evaluation.show import UNSEEN_WIDTH, percent
 from sam2_pipeline.protocols.interactive import Effort
 from sam2_pipeline.protocols.trial import AUTOMATIC, ClipResult, Round, Trial
+from sam2_pipeline.protocols.verdicts import GOOD, VERDICTS, VerdictFigures
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,14 @@ class ProtocolResult:
         rounds: scores after each round of interaction; the last are the protocol's. A video whose interaction ended early
             stays as it was.
         clicks, frames: mean numbers per object in the end; None for automatic masklets.
+        verdicts: on the masklets; None where they are not judged.
     """
 
     name: str
     rounds: tuple[Evaluation, ...]
     clicks: float | None
     frames: float | None
+    verdicts: VerdictFigures | None
 
     @property
     def scores(self) -> Evaluation:
@@ -56,6 +59,8 @@ class ProtocolResult:
             found |= {"clicks_per_object": self.clicks, "prompted_frames_per_object": self.frames}
         if len(self.rounds) > 1:
             found["J&F_after_prompted_frames"] = [one.jf for one in self.rounds]
+        if self.verdicts is not None:
+            found["verdicts"] = self.verdicts.to_json() | {"each": [one.to_json() for one in self.verdicts.masklets]}
         return found | {"objects_left_aside": left_aside(self)} | scores
 
 
@@ -119,7 +124,9 @@ def _protocol(name: str, trial: Trial, model: str, videos: Sequence[tuple[Round,
     ]
     last = [video[-1] for video in videos]
     clicks, frames = (_per_object(getattr(one, what) for one in last) for what in ("clicks", "frames"))
-    return ProtocolResult(name, tuple(rounds), None if automatic else clicks, None if automatic else frames)
+    judged = VerdictFigures(tuple(masklet for one in last for masklet in one.judged))
+    effort = (None, None) if automatic else (clicks, frames)
+    return ProtocolResult(name, tuple(rounds), *effort, judged if judged.masklets else None)
 
 
 def _per_object(videos: Iterable[dict[int, int]]) -> float | None:
@@ -157,6 +164,18 @@ def tables(found: TrialResult) -> Iterator[Table]:
             share = _decimal(one.scores.spurious_per_object)
             table.add_row(one.name, str(len(one.objects)), *recalls, str(masklets), str(spurious), share)
             yield table
+    if any(one.verdicts is not None for one in found.protocols):
+        yield _verdicts(found.protocols)
+
+
+def _verdicts(protocols: Sequence[ProtocolResult]) -> Table:
+    table = _table("verdicts", "masklets", f"IoU >= {GOOD}", *VERDICTS, "accepted are good", "good are accepted")
+    for one in protocols:
+        if one.verdicts is not None:
+            counts = [str(one.verdicts.counts[verdict]) for verdict in VERDICTS]
+            shares = percent(one.verdicts.share_good("accept")), percent(one.verdicts.recall)
+            table.add_row(one.name, str(len(one.verdicts.masklets)), str(one.verdicts.good), *counts, *shares)
+    return table
 
 
 def notes(found: TrialResult) -> Iterator[str]:
@@ -174,6 +193,9 @@ def notes(found: TrialResult) -> Iterator[str]:
             "a masklet is spurious if it is not the one that stands for an object, with an IoU of 0.5 or more"
         )
     for one in found.protocols:
+        if one.verdicts is not None and one.verdicts.reasons:
+            against = ", ".join(f"{reason} {count}" for reason, count in one.verdicts.reasons.most_common())
+            yield f"{one.name}: reasons of verdicts: {against}"
         if len(one.rounds) > 1:
             curve = ", ".join(percent(scores.jf) for scores in one.rounds)
             yield f"{one.name}: J&F after clicks on 1, 2, ... frames: {curve}"

@@ -5,17 +5,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
+
 from sam2_pipeline.errors import ConfigError, VideoError
 from sam2_pipeline.evaluation.parallel import each
 from sam2_pipeline.evaluation.result import Failure
 from sam2_pipeline.evaluation.scores import VideoScore, score_video
 from sam2_pipeline.formats.masks import Masks
 from sam2_pipeline.masklets.frames import FrameSource
+from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.pipeline.factory import ModelFactory
 from sam2_pipeline.protocols.clips import TrueClips
 from sam2_pipeline.protocols.interactive import Effort, offline, online
 from sam2_pipeline.protocols.prompted import Played, play
 from sam2_pipeline.protocols.prompting import TrueObject, true_objects, visible_at_first
+from sam2_pipeline.protocols.verdicts import JudgedMasklet, judged
 from sam2_pipeline.segment.masklet_generator import MaskletGenerator
 from sam2_pipeline.segment.options import TrackingOptions
 from sam2_pipeline.segment.video import VideoSegmenter
@@ -27,11 +31,15 @@ _CLICKS = re.compile(r"click|clicks-([1-9]\d*)")
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Scores of one video after some interaction, with the prompts that its objects got until then, by object id."""
+    """Scores of one video after some interaction, with the prompts that its objects got until then, by object id.
+
+    ``judged``: its masklets, where they are judged.
+    """
 
     score: VideoScore
     clicks: dict[int, int] = field(default_factory=dict)
     frames: dict[int, int] = field(default_factory=dict)
+    judged: tuple[JudgedMasklet, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +99,7 @@ class Trial:
 
     def _play(self, name: str, video_id: str, truth: Masks, frames: FrameSource) -> tuple[Round, ...]:
         if name == AUTOMATIC:
-            return (Round(self._score_automatic(video_id, truth, frames)),)
+            return (self._automatic(video_id, truth, frames),)
         objects = true_objects(truth, self.min_area)
         if not objects:
             return (Round(VideoScore(video_id, (), len(truth), 0)),)
@@ -102,8 +110,15 @@ class Trial:
             score = replace(score, left_aside=len(truth) - len(score.objects))
             clicks = {number: sum(len(prompt.points_xy) for prompt in prompts) for number, prompts in played.prompts.items()}
             prompted = {number: len({prompt.frame_index for prompt in prompts}) for number, prompts in played.prompts.items()}
-            rounds.append(Round(score, clicks, prompted))
+            rounds.append(Round(score, clicks, prompted, self._judged(name, frames, played, truth)))
         return tuple(rounds)
+
+    def _judged(self, name: str, frames: FrameSource, played: Played, truth: Masks) -> tuple[JudgedMasklet, ...]:
+        """The verdicts on the masklets that a run would make from these prompts, which all are on objects' first frames."""
+        if self.generator.judge is None or name in ("offline", "online"):
+            return ()
+        prompts = [prompt for of_object in played.prompts.values() for prompt in of_object]
+        return judged(self.generator.generate(frames, _joined(prompts)), truth)
 
     def _played(self, name: str, frames: FrameSource, objects: Sequence[TrueObject]) -> Iterator[Played]:
         if name == "offline":
@@ -115,14 +130,14 @@ class Trial:
         else:
             yield play(self.segmenter, frames, objects, "clicks", check_protocol(name))
 
-    def _score_automatic(self, video_id: str, truth: Masks, frames: FrameSource) -> VideoScore:
+    def _automatic(self, video_id: str, truth: Masks, frames: FrameSource) -> Round:
         """Masklets are matched with all true objects; those that are visible at the start are the ones to be found."""
         masklets = self.generator.generate(frames)
         found = {one.masklet_id: {frame.frame_index: frame.rle for frame in one.frames} for one in masklets}
         score = score_video(video_id, found, truth, match="hungarian")
         wanted = visible_at_first(truth, self.min_area)
         objects = tuple(one for one in score.objects if one.object_id in wanted)
-        return replace(score, objects=objects, left_aside=len(truth) - len(objects))
+        return Round(replace(score, objects=objects, left_aside=len(truth) - len(objects)), judged=judged(masklets, truth))
 
 
 def check_protocol(name: str) -> int:
@@ -149,6 +164,18 @@ def play_all(
         results.append(result)
         on_video(done, len(ids))
     return sorted(results, key=lambda result: result.video_id)
+
+
+def _joined(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Clicks on one object and frame as one prompt: where a run finds several, the last one counts."""
+    found: dict[tuple[int, int], Prompt] = {}
+    for prompt in prompts:
+        key = prompt.object_id, prompt.frame_index
+        if key in found:
+            points = np.concatenate((found[key].points_xy, prompt.points_xy))
+            prompt = replace(prompt, points_xy=points, point_labels=np.append(found[key].point_labels, prompt.point_labels))
+        found[key] = prompt
+    return list(found.values())
 
 
 def _check(truth: Masks, frames: FrameSource) -> None:
