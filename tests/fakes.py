@@ -37,9 +37,6 @@ class FakeStream:
             masks = {number: self._mask(number, frame) for number in range(len(self._prompts))}
             yield FrameMasks(frame.index, frame.timestamp_s, masks)
 
-    def judge(self, masks, on_frame):
-        return {}
-
     def _mask(self, number: int, frame) -> MaskletFrame:
         mask = np.zeros((self._source.height, self._source.width), bool)
         left = (4 * number + frame.index + int(frame.image.mean())) % max(1, self._source.width - 4)

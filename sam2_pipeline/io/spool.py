@@ -49,7 +49,7 @@ class MaskSpool:
         self.num_rows = 0
         self._statistics: dict[int, MaskletStatistics] = {}
         self._successions: dict[int, Succession] = {}
-        self._compared_rows = 0
+        self._compared: Any = None
         self._judgements: Mapping[int, Judgement] = {}
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         with self._reporting():
@@ -164,7 +164,8 @@ class MaskSpool:
 
     def _compare(self) -> None:
         """When all masks are there, and may have come in any order: compares each with the one before it."""
-        if self._compared_rows == self.num_rows:
+        state = self.num_rows, tuple(self._statistics)
+        if self._compared == state:
             return
         self._successions = {masklet_id: Succession() for masklet_id in self._statistics}
         with self._reporting():
@@ -172,7 +173,7 @@ class MaskSpool:
             for key, *rle, area in self._database.execute("SELECT key, height, width, counts, area FROM masks ORDER BY key"):
                 value = self._successions[key >> _FRAME_BITS].add(Rle(*rle), area)
                 self._database.execute("INSERT INTO pairs VALUES (?, ?)", (key, value))
-        self._compared_rows = self.num_rows
+        self._compared = state
 
     def _batch(self, rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
         key, timestamp_s, height, width, counts, *measured = zip(*rows)

@@ -118,8 +118,9 @@ class MaskletStatistics:
         """The frames on which the mask is not empty, int64, rising."""
         return np.flatnonzero(np.frombuffer(bytes(self._presence), np.uint8) == _VISIBLE)
 
-    def row(self, succession: Succession) -> dict[str, Any]:
-        """The measures under their column names in the masklets table; ``succession`` has seen the same masks, in order."""
+    def row(self, succession: Succession | None = None) -> dict[str, Any]:
+        """The measures under their column names in the masklets table; those of change if a ``succession`` has seen the same
+        masks, in order."""
         presence = np.frombuffer(bytes(self._presence), np.uint8)
         annotated = presence[presence != _UNSEEN] == _VISIBLE
         visible_frames = self.visible_frames()
@@ -143,8 +144,7 @@ class MaskletStatistics:
             "predicted_iou_min": self._predicted_iou.least,
             "num_components_max": self._components if visible else None,
             "border_touch_mean": self._border.mean,
-            **succession.row(changes, visible),
-        }
+        } | (succession.row(changes, visible) if succession else {})
 
 
 def measure(frames: Iterable[MaskletFrame]) -> dict[str, Any]:

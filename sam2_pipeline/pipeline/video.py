@@ -32,13 +32,11 @@ Notify = Callable[[str, int, int | None], None]
 
 
 class MaskletStream(Protocol):
-    """Masks frame by frame; ``seeds`` is complete when the stream has ended, and then what it gave can be judged."""
+    """Masks frame by frame; ``seeds`` is complete when the stream has ended."""
 
     seeds: list[MaskletSeed]
 
     def __iter__(self) -> Iterator[FrameMasks]: ...
-
-    def judge(self, masks: MaskStore, on_frame: Callable[[], None]) -> Mapping[int, Judgement]: ...
 
 
 class Generator(Protocol):
@@ -47,6 +45,10 @@ class Generator(Protocol):
     def stream(
         self, source: FrameSource, prompts: Sequence[Prompt] | None = None, *, annotate_fps: float | None = None
     ) -> MaskletStream: ...
+
+    def judge(
+        self, source: FrameSource, seeds: Sequence[MaskletSeed], masks: MaskStore, on_frame: Callable[[], None]
+    ) -> Mapping[int, Judgement]: ...
 
 
 class WorkerDied(Exception):
@@ -169,6 +171,9 @@ class VideoWorker:
                 self.meter.add("sam2_stage_seconds_total", waited, stage="wait")
                 with self.meter.stage("track"):
                     seeds, row["annotated_frame_count"] = self._spool_masks(source, prompts, spool, leash)
+                if self.job.config.judge.enabled:
+                    with self.meter.stage("judge"):
+                        spool.add_judgements(self._judge(source, seeds, spool, leash))
             spool.masklet_rows(seeds)  # masks that do not fit their seeds should cost this video, not its unit
             return seeds
 
@@ -194,20 +199,25 @@ class VideoWorker:
         patience = Patience(leash, self.job.config.limits, source.num_frames)
         stream = self.generator.stream(source, prompts, annotate_fps=self.job.config.annotate.fps)
         seen = bytearray(source.num_frames)  # one byte a frame, since a backward pass shows a frame twice
-
-        def on_frame() -> None:
+        for frame in stream:
             patience.renew()
             self._check_cancelled()
-
-        for frame in stream:
-            on_frame()
             for masklet_id, mask in frame.masks.items():
                 spool.add(masklet_id, mask)
             seen[frame.frame_index] = 1
             self.meter.add("sam2_frames_total")
             self.notify(spool.video_id, frame.frame_index + 1, source.num_frames)
-        spool.add_judgements(stream.judge(spool, on_frame))
         return list(stream.seeds), sum(seen)
+
+    def _judge(self, source: Video, seeds: Sequence[MaskletSeed], spool: MaskSpool, leash: Leash) -> Mapping[int, Judgement]:
+        """The verdicts on the video's masklets; they may take as much time again as tracking."""
+        patience = Patience(leash, self.job.config.limits, source.num_frames)
+
+        def on_frame() -> None:
+            patience.renew()
+            self._check_cancelled()
+
+        return self.generator.judge(source, seeds, spool, on_frame)
 
     def _check_cancelled(self) -> None:
         interrupt.check()

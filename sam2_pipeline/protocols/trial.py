@@ -115,7 +115,7 @@ class Trial:
 
     def _judged(self, name: str, frames: FrameSource, played: Played, truth: Masks) -> tuple[JudgedMasklet, ...]:
         """The verdicts on the masklets that a run would make from these prompts, which all are on objects' first frames."""
-        if self.generator.judge is None or name in ("offline", "online"):
+        if self.generator.judge_options is None or name in ("offline", "online"):
             return ()
         prompts = [prompt for of_object in played.prompts.values() for prompt in of_object]
         return judged(self.generator.generate(frames, _joined(prompts)), truth)

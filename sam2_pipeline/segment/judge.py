@@ -4,7 +4,7 @@ object in a single frame? What follows from the answers is decided in `masklets.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -24,8 +24,10 @@ from sam2_pipeline.segment.batches import BatchSize
 from sam2_pipeline.segment.collect import collect_frame
 from sam2_pipeline.segment.image import ImageEmbedding, decode_prompts, draw_masks, prompt_points
 from sam2_pipeline.segment.inputs import DecodedFrames
-from sam2_pipeline.segment.tracking import TrackingOptions
-from sam2_pipeline.segment.video import PromptedSession, mask_prompt
+from sam2_pipeline.segment.options import TrackingOptions
+from sam2_pipeline.segment.prompted import PromptedSession
+from sam2_pipeline.segment.torch_engine import TorchEngine
+from sam2_pipeline.segment.video import VideoSegmenter
 
 OnFrame = Callable[[], None]
 
@@ -88,7 +90,7 @@ class Judge:
         starts, ends = _by_frame(journeys, 0), _by_frame(journeys, 1)
         begin, stop = (max(starts), min(ends)) if reverse else (min(starts), max(ends))
         # Each competes with its own past only.
-        session = PromptedSession(self.model, source, replace(self.tracking, non_overlapping=False))
+        session = VideoSegmenter(self.model, self.tracking).open(source, non_overlapping=False)
         self._prompt(session, begin, starts[begin], masks)
         found = {}
         for result in session.propagate(begin, abs(begin - stop), reverse=reverse):
@@ -106,8 +108,8 @@ class Judge:
     def _prompt(self, session: PromptedSession, frame: int, numbers: Sequence[int], masks: MaskStore) -> None:
         """Gives the masklets' masks on a frame as their prompts."""
         for chunk in _chunks(numbers, self.tracking.row_batch):
-            drawn = torch.from_numpy(np.stack([decode(masks.mask(number, frame)) for number in chunk]))
-            session.add_masks(frame, chunk, mask_prompt(drawn, self.model.config.image_size))
+            drawn = np.stack([decode(masks.mask(number, frame)) for number in chunk])
+            session.add_masks(frame, chunk, session.engine.mask_prompts(drawn))
 
     # ------------------------------------------------------------------------------------------------------ agreement
 
@@ -115,14 +117,14 @@ class Judge:
         self, source: FrameSource, looks: Mapping[int, Sequence[int]], masks: MaskStore, on_frame: OnFrame
     ) -> dict[int, float]:
         """Mean IoU of masklets' masks with what single frames and prompts give. ``looks``: at which masklets on which frames."""
-        pictures = DecodedFrames(source, self.model.config.image_size, self.model.device)
+        engine = TorchEngine(self.model, self.tracking)
+        pictures = DecodedFrames(source, engine.image_size, engine.prepare)
         batch_size = BatchSize(self.tracking.row_batch)
         ious: dict[int, list[float]] = {}
         for frame, numbers in looks.items():
             here = [masks.mask(number, frame) for number in numbers]
             [picture] = pictures.images(frame, frame + 1)
-            with torch.inference_mode():
-                embedding = ImageEmbedding(self.model.encode_frames(picture.image_3SS[None]), source.height, source.width)
+            embedding = ImageEmbedding(engine.encode(picture.image_3SS), source.height, source.width)
             anew = batch_size.run(here, partial(self._segment, embedding))
             for number, mask, other in zip(numbers, here, anew, strict=True):
                 ious.setdefault(number, []).append(float(iou([other], [mask])[0, 0]))

@@ -52,10 +52,9 @@ class MaskletGenerator:
         judge: JudgeOptions | None = None,
     ):
         self.model, self.generate_options, self.backward = model, generate or GenerateOptions(), backward
-        self.clean = clean or CleanRules()
+        self.clean, self.judge_options = clean or CleanRules(), judge
         # Nobody corrects a generator, so nothing is kept but what the next frame reads.
         self.tracking = replace(tracking or TrackingOptions(), history_frames=0)
-        self.judge = judge and Judge(model, self.tracking, self.clean, judge)
 
     def stream(
         self, source: FrameSource, prompts: Sequence[Prompt] | None = None, *, annotate_fps: float | None = None
@@ -81,8 +80,16 @@ class MaskletGenerator:
             Masklet(video_id, seed, tuple(sorted(frames.get(seed.masklet_id, []), key=lambda mask: mask.frame_index)))
             for seed in stream.seeds
         ]
-        judgements = stream.judge(HeldMasks(masklets))
+        judgements = self.judge(source, [masklet.seed for masklet in masklets], HeldMasks(masklets))
         return [replace(masklet, judgement=judgements.get(masklet.masklet_id)) for masklet in masklets]
+
+    def judge(
+        self, source: FrameSource, seeds: Sequence[MaskletSeed], masks: MaskStore, on_frame: Callable[[], None] = lambda: None
+    ) -> dict[int, Judgement]:
+        """Judges complete masklets, by their ids, as the options say; nothing without. See `Judge.judge`."""
+        if self.judge_options is None:
+            return {}
+        return Judge(self.model, self.tracking, self.clean, self.judge_options).judge(source, seeds, masks, on_frame)
 
 
 @dataclass
@@ -106,13 +113,6 @@ class MaskletStream:
         session = segmenter.open(self.source)
         for frame in self._automatic(session) if self.prompts is None else self._prompted(session, self.prompts):
             yield clean_frame(frame, self.generator.clean, disjoint=self.generator.tracking.non_overlapping)
-
-    def judge(self, masks: MaskStore, on_frame: Callable[[], None] = lambda: None) -> dict[int, Judgement]:
-        """Judges the masklets by their ids, once iteration has ended and ``masks`` has what it gave; nothing if not asked to.
-
-        ``on_frame`` is called after every frame that was looked at again, at most three times as many as the video has.
-        """
-        return self.generator.judge.judge(self.source, self.seeds, masks, on_frame) if self.generator.judge else {}
 
     # ------------------------------------------------------------------------------------------------------ automatic
 

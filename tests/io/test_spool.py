@@ -215,7 +215,7 @@ from sam2_pipeline.io.spool import MaskSpool
 from sam2_pipeline.masklets.masklet import MaskletFrame
 from sam2_pipeline.masklets.rle import encode
 
-rle = encode(np.random.default_rng(0).random((40, 40)) > 0.5)
+rle = encode(np.random.default_rng(0).random((130, 130)) > 0.5)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 def fill_and_drain(rows):
     with MaskSpool("v") as spool:
@@ -227,10 +227,10 @@ def fill_and_drain(rows):
             assert key > last
             last, rows = key, rows - batch.num_rows
         assert rows == 0
-fill_and_drain(5_000)
+fill_and_drain(500)
 before = peak()
-fill_and_drain(100_000)
-print(len(rle.counts) * 100_000 / 2**20, peak() - before)
+fill_and_drain(10_000)
+print(len(rle.counts) * 10_000 / 2**20, peak() - before)
 """
 
 

@@ -37,7 +37,7 @@ def test_masklets_beside_the_truth():
     assert [one.masklet_id for one in found] == [0, 1, 3, 4, 5]
     ious = {one.masklet_id: one.iou for one in found}
     assert ious[0] == ious[4] == 1 and ious[1] == 0.5 and ious[3] < 0.5 and ious[5] < 0.1
-    assert found[0].measures["cycle_iou"] == 0.5 and found[0].measures["predicted_iou_mean"] == 0.9
+    assert found[0].measures["cycle_iou"] == 0.5 and found[0].measures["reprompt_iou"] == 0.25
     assert found[0].to_json()["verdict"] == "accept"
     assert judged([masklet(0, truth[first], None)], truth) == ()
 

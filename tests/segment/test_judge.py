@@ -19,7 +19,8 @@ from sam2_pipeline.segment.image import ImageEmbedding, ImageSegmenter
 from sam2_pipeline.segment.inputs import ArrayFrames, DecodedFrames
 from sam2_pipeline.segment.judge import HeldMasks, JudgeOptions, _looks
 from sam2_pipeline.segment.masklet_generator import MaskletGenerator
-from sam2_pipeline.segment.tracking import TrackingOptions
+from sam2_pipeline.segment.options import TrackingOptions
+from sam2_pipeline.segment.torch_engine import TorchEngine
 from sam2_pipeline.segment.video import VideoSegmenter
 
 PROMPTS = [
@@ -81,7 +82,7 @@ def test_agreement_is_that_of_single_pictures(model: Sam2, source: ArrayFrames, 
     for masklet in masklets:
         found = []
         for frame in (6, 13):  # of two frames of fourteen the last is one
-            [picture] = DecodedFrames(source, model.config.image_size, model.device).images(frame, frame + 1)
+            [picture] = DecodedFrames(source, 128, TorchEngine(model, TrackingOptions()).prepare).images(frame, frame + 1)
             embedding = ImageEmbedding(model.encode_frames(picture.image_3SS[None]), source.height, source.width)
             true = mask(masklet, frame)
             rows, columns = np.flatnonzero(true.any(axis=1)), np.flatnonzero(true.any(axis=0))
@@ -98,25 +99,28 @@ def test_the_verdict_is_that_of_the_measures(masklets: list[Masklet]) -> None:
 
 
 def test_from_tables_on_disk_it_is_the_same(model: Sam2, source: ArrayFrames, masklets: list[Masklet]) -> None:
-    stream = MaskletGenerator(model, judge=OPTIONS).stream(source, PROMPTS)
+    generator = MaskletGenerator(model, judge=OPTIONS)
+    stream = generator.stream(source, PROMPTS)
     looked = []
     with MaskSpool("v") as spool:
         for annotated in stream:
             for masklet_id, frame in annotated.masks.items():
                 spool.add(masklet_id, frame)
-        assert stream.judge(spool, lambda: looked.append(1)) == {one.masklet_id: one.judgement for one in masklets}
+        assert generator.judge(source, stream.seeds, spool, lambda: looked.append(1)) == {
+            one.masklet_id: one.judgement for one in masklets
+        }
     # From 13 back to 0, from 0 on to 13, and two frames again.
     assert len(looked) == 14 + 14 + 2
-    assert MaskletGenerator(model).stream(source, PROMPTS).judge(HeldMasks(masklets)) == {}
+    assert MaskletGenerator(model).judge(source, stream.seeds, HeldMasks(masklets)) == {}
 
 
 def test_what_is_never_visible_is_rejected(model: Sam2, source: ArrayFrames, masklets: list[Masklet]) -> None:
     gone = replace(masklets[1], frames=tuple(replace(f, rle=Rle.empty(90, 120)) for f in masklets[1].frames))
     seeds = [masklets[0].seed, gone.seed]
-    found = MaskletGenerator(model, judge=OPTIONS).judge.judge(source, seeds, HeldMasks([masklets[0], gone]))
+    found = MaskletGenerator(model, judge=OPTIONS).judge(source, seeds, HeldMasks([masklets[0], gone]))
     assert (found[1].verdict, found[1].reasons, found[1].cycle_iou) == ("reject", ("never_visible",), None)
     assert found[0] == masklets[0].judgement
-    nothing = MaskletGenerator(model, judge=OPTIONS).judge.judge(source, [gone.seed], HeldMasks([gone]))
+    nothing = MaskletGenerator(model, judge=OPTIONS).judge(source, [gone.seed], HeldMasks([gone]))
     assert nothing == {1: found[1]}
 
 
