@@ -115,10 +115,10 @@ class JudgeSettings(Settings):
     path: ClassVar[str] = "judge"
     enabled: bool = False
     reprompt_frames: int = setting(4, low=1)
-    cycle_iou: tuple[float, float] = (0.3, 0.7)
-    reprompt_iou: tuple[float, float] = (0.3, 0.7)
-    predicted_iou: tuple[float, float] = (0.3, 0.7)
-    stability: tuple[float, float] = (0.5, 0.8)
+    cycle_iou: tuple[float, float] = (0.2, 0.55)
+    reprompt_iou: tuple[float, float] = (0.4, 0.7)
+    predicted_iou: tuple[float, float] = (0.1, 0.3)
+    stability: tuple[float, float] = (0.2, 0.4)
     flicker: tuple[float, float] = (0.5, 0.2)
     max_coverage: float = setting(0.95, low=0.0, high=1.0)
 

@@ -30,10 +30,10 @@ class VerdictRules:
         max_coverage: of the picture; a masklet that covers more, on its visible frames in the mean, is no object.
     """
 
-    cycle_iou: tuple[float, float] = (0.3, 0.7)
-    reprompt_iou: tuple[float, float] = (0.3, 0.7)
-    predicted_iou: tuple[float, float] = (0.3, 0.7)
-    stability: tuple[float, float] = (0.5, 0.8)
+    cycle_iou: tuple[float, float] = (0.2, 0.55)
+    reprompt_iou: tuple[float, float] = (0.4, 0.7)
+    predicted_iou: tuple[float, float] = (0.1, 0.3)
+    stability: tuple[float, float] = (0.2, 0.4)
     flicker: tuple[float, float] = (0.5, 0.2)
     max_coverage: float = 0.95
 

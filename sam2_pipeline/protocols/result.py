@@ -196,6 +196,9 @@ def notes(found: TrialResult) -> Iterator[str]:
         if one.verdicts is not None and one.verdicts.reasons:
             against = ", ".join(f"{reason} {count}" for reason, count in one.verdicts.reasons.most_common())
             yield f"{one.name}: reasons of verdicts: {against}"
+        if one.verdicts is not None and (best := one.verdicts.best_limits()) is not None:
+            shares = f"{percent(best.precision)} of what they accept are good, {percent(best.recall)} of the good are accepted"
+            yield f"{one.name}: best limits in hindsight: {best}: {shares}"
         if len(one.rounds) > 1:
             curve = ", ".join(percent(scores.jf) for scores in one.rounds)
             yield f"{one.name}: J&F after clicks on 1, 2, ... frames: {curve}"

@@ -3,9 +3,10 @@ accepted."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,29 @@ from sam2_pipeline.masklets.statistics import measure
 from sam2_pipeline.masklets.verdict import MEASURES, VERDICTS, Judgement
 
 GOOD = 0.75  # mean IoU of a masklet that needs no correction, as in the SAM 2 paper's comparison of its annotation phases
+
+
+PRECISION = 0.95  # of what is accepted, so much ought to be good
+
+# Limits of acceptance that are tried by `best_limits`; finer where the measure does not depend on how well scores are calibrated.
+_TRIED = {
+    "cycle_iou": np.arange(0, 20) / 20,
+    "reprompt_iou": np.arange(0, 20) / 20,
+    "predicted_iou": np.arange(0, 10) / 10,
+    "stability": np.arange(0, 10) / 10,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of acceptance, by their names among the settings of judge, and what they would have given."""
+
+    accept_from: Mapping[str, float]
+    precision: float
+    recall: float
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {limit:g}" for name, limit in self.accept_from.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +109,34 @@ class VerdictFigures:
         """How often each rule stood against a masklet."""
         return Counter(reason for one in self.masklets for reason in one.judgement.reasons)
 
+    def best_limits(self) -> Limits | None:
+        """The limits with the highest recall among those with a precision of `PRECISION`, or else with the highest precision; of
+        equals the strictest. None where no masklet is good. Chosen and measured on the same masklets, so they flatter."""
+        good = np.array([one.iou >= GOOD for one in self.masklets], bool)
+        if not good.any():
+            return None
+        passes = [self._passes(name, limits) for name, limits in _TRIED.items()]
+        best, chosen = (False, 0.0, 0.0, 0.0), None
+        for places in itertools.product(*(range(len(limits)) for limits in _TRIED.values())):
+            accepted = np.logical_and.reduce([of_limit[place] for of_limit, place in zip(passes, places)])
+            right = int((accepted & good).sum())
+            if not right:
+                continue
+            precision, recall = right / int(accepted.sum()), right / int(good.sum())
+            enough = precision >= PRECISION
+            rank = (enough, recall if enough else precision, precision if enough else recall, float(sum(places)))
+            if chosen is None or rank > best:
+                limits = {name: float(tried[place]) for (name, tried), place in zip(_TRIED.items(), places)}
+                best, chosen = rank, Limits(limits, precision, recall)
+        return chosen
+
+    def _passes(self, name: str, limits: np.ndarray) -> np.ndarray:
+        """Whether each masklet reaches each limit, bool ``[limits, masklets]``; what is not known stands against nothing."""
+        values = [one.measures[MEASURES[name]] for one in self.masklets]
+        return np.array([1.0 if value is None else value for value in values]) >= limits[:, None]
+
     def to_json(self) -> dict[str, Any]:
+        best = self.best_limits()
         return {
             "good_from_iou": GOOD,
             "masklets": len(self.masklets),
@@ -95,4 +146,5 @@ class VerdictFigures:
             "precision_of_accept": self.share_good("accept"),
             "recall_of_accept": self.recall,
             "reasons": dict(self.reasons.most_common()),
+            "best_limits": None if best is None else asdict(best),
         }

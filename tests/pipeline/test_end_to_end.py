@@ -15,6 +15,7 @@ from sam2_pipeline.masklets.clean import CleanRules, clean
 from sam2_pipeline.masklets.quality import shape_of
 from sam2_pipeline.masklets.rle import Rle
 from sam2_pipeline.masklets.schema import TABLES
+from sam2_pipeline.masklets.statistics import measure
 from sam2_pipeline.masklets.verdict import REASONS, VERDICTS
 
 SMALL = (  # noqa: SIM905
@@ -94,6 +95,10 @@ def test_verdicts_and_clean_masks(places):
         if row["visible_frame_count"]:
             assert 0 <= row["reprompt_iou"] <= 1
     assert {masklet.masklet_id: masklet.judgement.verdict for masklet in judged} == {r["masklet_id"]: r["verdict"] for r in rows}
+    for masklet, row in zip(judged, rows, strict=True):  # measured again from the masks table alone
+        again = measure(masklet.frames)
+        assert again.pop("size_bucket") == row["size_bucket"]
+        assert {name: row[name] for name in again} == pytest.approx(again, rel=1e-6)
     masks = judged.masks().to_pylist()
     assert any(row["raw_area"] != row["area"] for row in masks)
     for row in masks:

@@ -8,7 +8,7 @@ from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle
 from sam2_pipeline.masklets.verdict import Judgement
 from sam2_pipeline.protocols.trial import _joined
-from sam2_pipeline.protocols.verdicts import VerdictFigures, judged
+from sam2_pipeline.protocols.verdicts import JudgedMasklet, VerdictFigures, judged
 
 
 def masklet(number, masks, verdict, object_id=None, reasons=()):
@@ -48,6 +48,22 @@ def test_masklets_beside_the_truth():
     assert figures.to_json()["reasons"] == {"cycle_iou": 1, "flicker": 1}
     none = VerdictFigures(())
     assert none.share_good("accept") is None and none.recall is None
+
+
+def measured(iou, **measures):
+    known = {"cycle_iou": 0.9, "reprompt_iou": 0.9, "predicted_iou_mean": 0.9, "stability_score_mean": 0.9} | measures
+    return JudgedMasklet(0, Judgement(None, None, "refine"), known, iou)
+
+
+def test_limits_in_hindsight():
+    good = [measured(0.8, cycle_iou=0.72), measured(0.9, stability_score_mean=None)]
+    bad = [measured(0.5, cycle_iou=0.68), measured(0.7, reprompt_iou=0.6)]
+    best = VerdictFigures((*good, *bad)).best_limits()
+    assert best.accept_from == {"cycle_iou": 0.7, "reprompt_iou": 0.9, "predicted_iou": 0.9, "stability": 0.9}
+    assert (best.precision, best.recall) == (1, 1)
+    hopeless = VerdictFigures((measured(0.8), measured(0.2))).best_limits()
+    assert (hopeless.precision, hopeless.recall) == (0.5, 1)
+    assert VerdictFigures(tuple(bad)).best_limits() is None
 
 
 def test_clicks_on_a_frame_make_one_prompt():

@@ -124,13 +124,25 @@ def test_what_is_never_visible_is_rejected(model: Sam2, source: ArrayFrames, mas
     assert nothing == {1: found[1]}
 
 
+def visible(masklet: Masklet, frames: range) -> Masklet:
+    """The masklet as if it were visible on some frames only."""
+    kept = (f if f.frame_index in frames else replace(f, rle=Rle.empty(90, 120)) for f in masklet.frames)
+    return replace(masklet, frames=tuple(kept))
+
+
+def test_each_sets_out_and_arrives_where_it_has_to(model: Sam2, source: ArrayFrames, masklets: list[Masklet]) -> None:
+    """One arrives before the other sets out, and nobody is under way between."""
+    late, early = visible(masklets[0], range(9, 12)), visible(masklets[1], range(4, 7))
+    found = MaskletGenerator(model, judge=OPTIONS).judge(source, [late.seed, early.seed], HeldMasks([late, early]))
+    expected = [cycle(model, source, late, 11, 9), cycle(model, source, early, 4, 6)]
+    assert [found[0].cycle_iou, found[1].cycle_iou] == pytest.approx(expected, abs=1e-3)
+    other = visible(masklets[1], range(6, 9))
+    found = MaskletGenerator(model, judge=OPTIONS).judge(source, [late.seed, other.seed], HeldMasks([late, other]))
+    assert [found[n].cycle_iou for n in (0, 1)] == pytest.approx([expected[0], cycle(model, source, other, 8, 6)], abs=1e-3)
+
+
 def test_few_frames_are_looked_at_again(masklets: list[Masklet]) -> None:
     """Two for all; one more for a masklet that is on neither."""
-
-    def visible(masklet: Masklet, frames: range) -> Masklet:
-        kept = (f if f.frame_index in frames else replace(f, rle=Rle.empty(90, 120)) for f in masklet.frames)
-        return replace(masklet, frames=tuple(kept))
-
     store = HeldMasks([masklets[0], visible(masklets[1], range(8, 11)), visible(masklets[2], range(0))])
     assert _looks([0, 1, 2], store, 2) == {6: [0], 9: [1], 13: [0]}
     assert _looks([1], store, 9) == {8: [1], 9: [1], 10: [1]}
