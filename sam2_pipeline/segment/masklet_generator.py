@@ -172,7 +172,7 @@ class MaskletStream:
     def _absent(self, frame_index: int, timestamp_s: float, masklet_ids: Iterable[int]) -> dict[int, MaskletFrame]:
         """Empty masks for masklets that have not begun."""
         empty = Rle.empty(self.source.height, self.source.width)
-        return {n: MaskletFrame(frame_index, timestamp_s, empty, 0.0, NO_OBJECT_LOGIT, 0.0) for n in masklet_ids}
+        return {n: MaskletFrame(frame_index, timestamp_s, empty, 0.0, NO_OBJECT_LOGIT, 0.0, raw_area=0) for n in masklet_ids}
 
     # ---------------------------------------------------------------------------------------------- which are annotated
 
