@@ -172,12 +172,16 @@ scenes that no training uses. Protocols, for every object from the first frame o
   automatic         no prompt: recall of the objects on the first frame, spurious masklets and duplicates, and what became of
                     objects that are late (see --set discover.every_s=0.5)
 
+With --set judge.enabled=true the masklets of prompts on first frames, and automatic ones, get verdicts as in a run. Said is how
+well these tell a mean IoU of 0.75 or more (of automatic masklets: with the true object that they fit best).
+
 examples:
   sam2-pipeline evaluate masklets/ DAVIS/Annotations/480p
   sam2-pipeline evaluate predicted_pngs/ sav_val/Annotations_6fps --json scores.json
   sam2-pipeline evaluate masklets/ sav_train/ --sav manual --match hungarian
   sam2-pipeline evaluate synthetic --protocol click --protocol clicks-3 --protocol mask --clips 50
   sam2-pipeline evaluate DAVIS/Annotations/480p --protocol offline --model sam2.1_hiera_tiny
+  sam2-pipeline evaluate synthetic --protocol click --set judge.enabled=true --json verdicts.json
 
 exit status: 0 all videos scored; 3 some could not be (they are listed); 2 nothing to compare; 1 a place cannot be read""",
         usage="%(prog)s PREDICTIONS GROUND_TRUTH [options]\n       %(prog)s GROUND_TRUTH --protocol NAME [options]",
@@ -207,7 +211,11 @@ def _add_protocols(group: Any) -> None:
     group.add_argument("--protocol", metavar="NAME", action="append", default=[], help="see below (repeatable)")
     _add_model(group)
     group.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of generate or tracking (repeatable)"
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="a setting, as of generate, tracking or judge (repeatable)",
     )
     group.add_argument(
         "--clips", dest="num_clips", metavar="N", type=int, help="only N videos; default: all, or 50 synthetic ones"

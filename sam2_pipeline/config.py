@@ -139,6 +139,45 @@ class CutSettings(Settings):
 
 
 @dataclass(frozen=True)
+class CleanSettings(Settings):
+    """What is too small at the full size, in pixels: connected components of fewer than ``min_component_area`` are removed (the
+    largest stays), holes of fewer than ``max_hole_area`` are filled. The SAM 2 data engine took 200 for both; 0 is off."""
+
+    path: ClassVar[str] = "clean"
+    min_component_area: int = setting(0, low=0)
+    max_hole_area: int = setting(0, low=0)
+
+
+@dataclass(frozen=True)
+class JudgeSettings(Settings):
+    """Verdicts on finished masklets: accept, refine or reject. ``enabled`` costs up to two more walks through every video.
+
+    Of each pair of limits, masklets that do worse than the first are rejected, and what does at least as well as the second
+    by all of them is accepted; see `masklets.verdict.VerdictRules` for what is measured. On ``reprompt_frames`` frames of a
+    video its objects are segmented anew.
+    """
+
+    path: ClassVar[str] = "judge"
+    enabled: bool = False
+    reprompt_frames: int = setting(4, low=1)
+    cycle_iou: tuple[float, float] = (0.2, 0.55)
+    reprompt_iou: tuple[float, float] = (0.4, 0.7)
+    predicted_iou: tuple[float, float] = (0.1, 0.3)
+    stability: tuple[float, float] = (0.2, 0.4)
+    flicker: tuple[float, float] = (0.5, 0.2)
+    max_coverage: float = setting(0.95, low=0.0, high=1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("cycle_iou", "reprompt_iou", "predicted_iou", "stability"):
+            reject, accept = getattr(self, name)
+            if not reject <= accept:
+                raise ConfigError(f"judge.{name} is {[reject, accept]}, expected [reject below, accept from], in rising order")
+        if not self.flicker[0] >= self.flicker[1]:
+            raise ConfigError(f"judge.flicker is {list(self.flicker)}, expected [reject above, accept up to], in falling order")
+
+
+@dataclass(frozen=True)
 class AnnotateSettings(Settings):
     """``fps``: masks are written this often; tracking stays at the native rate. None writes every frame."""
 
@@ -235,6 +274,8 @@ class JobConfig(Settings):
     discover: DiscoverSettings = field(default_factory=DiscoverSettings)
     identity: IdentitySettings = field(default_factory=IdentitySettings)
     cuts: CutSettings = field(default_factory=CutSettings)
+    clean: CleanSettings = field(default_factory=CleanSettings)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
     annotate: AnnotateSettings = field(default_factory=AnnotateSettings)
     units: UnitSettings = field(default_factory=UnitSettings)
     sources: SourceSettings = field(default_factory=SourceSettings)

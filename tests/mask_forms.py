@@ -31,11 +31,11 @@ def moving_discs(frames=range(0, 24, 4), shift=0):
     }
 
 
-def write_tables(url, videos, kind="prompted", failed=(), facts=None, facts_of=None, score=0.5):
+def write_tables(url, videos, kind="prompted", failed=(), facts=None, facts_of=None, score=0.5, judgements=None):
     """The output of a run: video id -> object id -> frame -> mask. Masklet ids run against the order of object ids.
 
     ``facts`` are further columns of all videos, ``facts_of`` of one by its id; ``score`` is every mask's predicted IoU and
-    stability."""
+    stability, ``judgements`` are on the masklets of all videos, by masklet id."""
     storage = Storage(url)
     with UnitWriter(storage, "u", "1", {}) as writer:
         for video_id, objects in sorted(videos.items()):
@@ -46,6 +46,7 @@ def write_tables(url, videos, kind="prompted", failed=(), facts=None, facts_of=N
                     seeds.append(MaskletSeed(masklet_id, kind, prompt, None if kind == "auto" else object_id))
                     for frame, rle in objects[object_id].items():
                         spool.add(masklet_id, MaskletFrame(frame, frame / 24, rle, score, 1.0, score))
+                spool.add_judgements(judgements or {})
                 writer.add_video(
                     _row(video_id, "ok", len(objects)) | (facts or {}) | (facts_of or {}).get(video_id, {}), spool, seeds
                 )

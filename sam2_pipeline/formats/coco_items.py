@@ -108,7 +108,7 @@ def read_masklet(
     plain = annotated_masklet(
         video_id, masklet_id, {frame: rle for frame, _, rle, _ in frames}, 1.0, kind=kind, object_id=object_id
     )
-    known = tuple(MaskletFrame(frame, at, rle, *(_score(scores, name) for name in SCORES)) for frame, at, rle, scores in frames)
+    known = tuple(_frame(*one) for one in frames)
     attributes = dict(facts.get("attributes") or {})
     if facts.get("iscrowd"):
         attributes["iscrowd"] = facts["iscrowd"]
@@ -155,6 +155,11 @@ def frame_numbers(names: Sequence[str]) -> tuple[int, ...]:
 def score_facts(frame: MaskletFrame) -> dict[str, float | None]:
     values = {name: getattr(frame, name) for name in SCORES}
     return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+
+def _frame(index: int, timestamp_s: float, rle: Rle, scores: Mapping[str, Any]) -> MaskletFrame:
+    predicted_iou, object_score, stability_score = (_score(scores, name) for name in SCORES)
+    return MaskletFrame(index, timestamp_s, rle, predicted_iou, object_score, stability_score)
 
 
 def _score(scores: Mapping[str, Any], name: str) -> float:

@@ -15,7 +15,7 @@ from sam2_pipeline.formats.masks import USUAL_FPS
 from sam2_pipeline.masklets.annotated import AnnotatedVideo, annotated_masklet
 from sam2_pipeline.masklets.masklet import Kind, Masklet
 from sam2_pipeline.masklets.rle import Rle
-from sam2_pipeline.masklets.statistics import MaskletStatistics
+from sam2_pipeline.masklets.statistics import measure
 from sam2_pipeline.masklets.work import VideoInfo
 
 SavKind = Literal["manual", "auto"]
@@ -65,7 +65,7 @@ def read_annotation(content: Any, video_id: str) -> AnnotatedVideo:
 def write_annotation(video: AnnotatedVideo) -> dict[str, Any]:
     """The content of a file; the measures are computed from the masks."""
     masklets, frames, info = video.masklets, video.frames, video.info
-    rows = [_measures(masklet) for masklet in masklets]
+    rows = [measure(masklet.frames) for masklet in masklets]
     types = [sav_kind(masklet) for masklet in masklets]
     stability = [[_number(masklet.frames[place].stability_score) for masklet in masklets] for place in range(len(frames))]
     scored = "auto" in types and any(score is not None for row in stability for score in row)
@@ -160,13 +160,6 @@ def _stability_scores(content: Mapping[str, Any], n: int, frames: int) -> list[f
     if len(scores) != frames or not all(isinstance(row, list) for row in scores):
         return []
     return [math.nan if row[n] is None else float(row[n]) for row in scores]
-
-
-def _measures(masklet: Masklet) -> dict[str, Any]:
-    statistics = MaskletStatistics()
-    for frame in masklet.frames:
-        statistics.add(frame)
-    return statistics.row()
 
 
 def sav_kind(masklet: Masklet) -> SavKind:

@@ -22,6 +22,7 @@ from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle, thin_out
 from sam2_pipeline.masklets.rle import decode as decode_rle
 from sam2_pipeline.masklets.schema import KEYS
+from sam2_pipeline.masklets.verdict import Judgement
 from sam2_pipeline.masklets.work import VideoInfo
 
 
@@ -155,7 +156,7 @@ class MaskletDataset(CommittedTables):
         masklets = []
         for row in self.masklets(video_id).to_pylist():
             frames = tuple(masks[row["masklet_id"]])
-            masklets.append(Masklet(video_id, _seed(row, frames), frames))
+            masklets.append(Masklet(video_id, _seed(row, frames), frames, _judgement(row)))
         numbers = tuple(frame.frame_index for frame in masklets[0].frames) if masklets else ()
         info = VideoInfo(**{name: rows[0][name] for name in VideoInfo.__dataclass_fields__} | {"codec": rows[0]["codec"] or ""})
         return AnnotatedVideo(video_id, info, numbers, tuple(masklets), rows[0]["uri"], _attributes(rows[0]))
@@ -237,12 +238,13 @@ class MaskletDataset(CommittedTables):
 
     def _masklet(self, row: dict[str, Any]) -> Masklet:
         frames = tuple(_mask_frame(mask) for mask in self.masks(row["video_id"], row["masklet_id"]).to_pylist())
-        return Masklet(row["video_id"], _seed(row, frames), frames)
+        return Masklet(row["video_id"], _seed(row, frames), frames, _judgement(row))
 
 
 def _mask_frame(row: dict[str, Any]) -> MaskletFrame:
-    scores = (row[name] if row[name] is not None else math.nan for name in ("predicted_iou", "object_score", "stability_score"))
-    return MaskletFrame(row["frame_index"], row["timestamp_s"], Rle.from_coco(row["rle"]), *scores)
+    names = ("predicted_iou", "object_score", "stability_score")
+    scores = {name: row[name] if row[name] is not None else math.nan for name in names}
+    return MaskletFrame(row["frame_index"], row["timestamp_s"], Rle.from_coco(row["rle"]), **scores, raw_area=row["raw_area"])
 
 
 def _seed(row: dict[str, Any], frames: Sequence[MaskletFrame]) -> MaskletSeed:
@@ -257,6 +259,12 @@ def _seed(row: dict[str, Any], frames: Sequence[MaskletFrame]) -> MaskletSeed:
     prompt = Prompt(object_id, index, points[:, :2], points[:, 2], box, mask)
     found_in = row["shot_index"], row["parent_masklet_id"]
     return MaskletSeed(row["masklet_id"], row["masklet_type"], prompt, row["object_id"], _attributes(row), *found_in)
+
+
+def _judgement(row: Mapping[str, Any]) -> Judgement | None:
+    if row["verdict"] is None:
+        return None
+    return Judgement(row["cycle_iou"], row["reprompt_iou"], row["verdict"], tuple(row["verdict_reasons"]))
 
 
 def _attributes(row: Mapping[str, Any]) -> dict[str, Any]:

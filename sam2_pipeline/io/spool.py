@@ -18,16 +18,21 @@ import pyarrow as pa
 
 from sam2_pipeline.errors import StorageError
 from sam2_pipeline.masklets.masklet import MaskletFrame, MaskletSeed
+from sam2_pipeline.masklets.quality import shape_of
 from sam2_pipeline.masklets.rle import Rle
 from sam2_pipeline.masklets.schema import MASKLETS, MASKS
-from sam2_pipeline.masklets.statistics import MaskletStatistics
+from sam2_pipeline.masklets.statistics import MaskletStatistics, Succession
+from sam2_pipeline.masklets.verdict import Judgement
 
 _BATCH_ROWS = 1024
 _FRAME_BITS = 32  # the key is masklet_id << 32 | frame_index: a row's place in the B-tree is its place in the table
 
 _CREATE = """CREATE TABLE masks (key INTEGER PRIMARY KEY, timestamp_s REAL, height INTEGER, width INTEGER, counts BLOB,
-    area INTEGER, x REAL, y REAL, w REAL, h REAL, predicted_iou REAL, object_score REAL, stability_score REAL)"""
-_INSERT = f"INSERT INTO masks VALUES ({', '.join('?' * 13)})"
+    area INTEGER, x REAL, y REAL, w REAL, h REAL, predicted_iou REAL, object_score REAL, stability_score REAL,
+    raw_area INTEGER, num_components INTEGER, border_touch REAL)"""
+_CREATE_PAIRS = "CREATE TABLE pairs (key INTEGER PRIMARY KEY, temporal_iou REAL)"
+_INSERT = f"INSERT INTO masks VALUES ({', '.join('?' * 16)})"
+_MEASURED = MASKS.names[MASKS.get_field_index("area") :]  # the columns that are as they are in the database
 
 
 class MaskSpool:
@@ -44,6 +49,9 @@ class MaskSpool:
         self.video_id = video_id
         self.num_rows = 0
         self._statistics: dict[int, MaskletStatistics] = {}
+        self._successions: dict[int, Succession] = {}
+        self._compared: Any = None
+        self._judgements: Mapping[int, Judgement] = {}
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         with self._reporting():
             self._directory = tempfile.TemporaryDirectory(prefix="sam2-masks-", dir=directory)
@@ -52,6 +60,7 @@ class MaskSpool:
             for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "page_size=16384"):
                 self._database.execute(f"PRAGMA {pragma}")  # a crash loses the file, which nobody would read anyway
             self._database.execute(_CREATE)
+            self._database.execute(_CREATE_PAIRS)
             self._database.execute("BEGIN")
 
     def add(self, masklet_id: int, frame: MaskletFrame) -> None:
@@ -60,28 +69,58 @@ class MaskSpool:
         Raises:
             ValueError: there is a mask for this masklet and frame already, or masks of a masklet differ in size.
         """
-        area = frame.rle.area
-        self._statistics.setdefault(masklet_id, MaskletStatistics()).add(frame, area)
+        shape = shape_of(frame.rle)
+        self._statistics.setdefault(masklet_id, MaskletStatistics()).add(frame, shape)
         row = (
             masklet_id << _FRAME_BITS | frame.frame_index,
             frame.timestamp_s,
             frame.rle.height,
             frame.rle.width,
             frame.rle.counts,
-            area,
+            shape.area,
             *frame.rle.bbox_xywh,
             frame.predicted_iou,
             frame.object_score,
             frame.stability_score,
+            frame.raw_area,
+            shape.num_components,
+            shape.border_touch,
         )
         with self._reporting():
             self._database.execute(_INSERT, row)
         self.num_rows += 1
 
+    def visible_frames(self, masklet_id: int) -> np.ndarray:
+        """The frames on which a masklet's mask is not empty, int64, rising."""
+        return self._statistics[masklet_id].visible_frames()
+
+    def mask(self, masklet_id: int, frame_index: int) -> Rle:
+        """One mask.
+
+        Raises:
+            KeyError: there is none.
+        """
+        query = "SELECT height, width, counts FROM masks WHERE key = ?"
+        with self._reporting():
+            row = self._database.execute(query, (masklet_id << _FRAME_BITS | frame_index,)).fetchone()
+        if row is None:
+            raise KeyError(f"{self.video_id}: masklet {masklet_id} has no mask on frame {frame_index}")
+        return Rle(*row)
+
+    def measures(self, masklet_id: int) -> dict[str, Any]:
+        """What the masklets table says of a masklet, as far as its masks tell it."""
+        self._compare()
+        return self._statistics[masklet_id].row(self._successions[masklet_id])
+
+    def add_judgements(self, judgements: Mapping[int, Judgement]) -> None:
+        """Takes in what was judged of the masklets, by their ids."""
+        self._judgements = judgements
+
     def sorted_batches(self) -> Iterator[pa.RecordBatch]:
         """All rows of the masks table, sorted by (masklet_id, frame_index)."""
+        self._compare()
         with self._reporting():
-            cursor = self._database.execute("SELECT * FROM masks ORDER BY key")
+            cursor = self._database.execute("SELECT masks.*, temporal_iou FROM masks LEFT JOIN pairs USING (key) ORDER BY key")
             while rows := cursor.fetchmany(_BATCH_ROWS):
                 yield self._batch(rows)
 
@@ -95,7 +134,7 @@ class MaskSpool:
 
     def statistics(self) -> dict[int, dict[str, Any]]:
         """The measures of every masklet, under their column names in the masklets table."""
-        return {masklet_id: one.row() for masklet_id, one in sorted(self._statistics.items())}
+        return {masklet_id: self.measures(masklet_id) for masklet_id in sorted(self._statistics)}
 
     def renumber(self, numbers: Mapping[int, int]) -> None:
         """Gives masklets new numbers, in the order of the old ones; those that get none are removed."""
@@ -113,7 +152,9 @@ class MaskSpool:
                         (numbers[old], *_keys_of(old)),
                     )
         self._statistics = {new: self._statistics[old] for old, new in numbers.items()}
-        self.num_rows = sum(one.row()["frame_count"] for one in self._statistics.values())
+        self._compared = None
+        with self._reporting():
+            [self.num_rows] = self._database.execute("SELECT count(*) FROM masks").fetchone()
 
     def masklet_rows(self, seeds: Iterable[MaskletSeed]) -> list[dict[str, Any]]:
         """One row of the masklets table for every seed, sorted by masklet_id.
@@ -125,7 +166,12 @@ class MaskSpool:
         seeded, spooled = [seed.masklet_id for seed in seeds], sorted(self._statistics)
         if seeded != spooled:
             raise ValueError(f"{self.video_id}: seeds are of masklets {seeded}, masks of masklets {spooled}")
-        rows = [_seed_columns(self.video_id, seed) | self._statistics[seed.masklet_id].row() for seed in seeds]
+        rows = [
+            _seed_columns(self.video_id, seed)
+            | self.measures(seed.masklet_id)
+            | _judged_columns(self._judgements.get(seed.masklet_id))
+            for seed in seeds
+        ]
         annotated = max((row["frame_count"] for row in rows), default=0)
         for row in rows:
             if row["frame_count"] != annotated:
@@ -149,8 +195,21 @@ class MaskSpool:
     def __repr__(self) -> str:
         return f"MaskSpool({self.video_id!r}, {len(self._statistics)} masklets, {self.num_rows} masks)"
 
+    def _compare(self) -> None:
+        """When all masks are there, and may have come in any order: compares each with the one before it."""
+        state = self.num_rows, tuple(self._statistics)
+        if self._compared == state:
+            return
+        self._successions = {masklet_id: Succession() for masklet_id in self._statistics}
+        with self._reporting():
+            self._database.execute("DELETE FROM pairs")
+            for key, *rle, area in self._database.execute("SELECT key, height, width, counts, area FROM masks ORDER BY key"):
+                value = self._successions[key >> _FRAME_BITS].add(Rle(*rle), area)
+                self._database.execute("INSERT INTO pairs VALUES (?, ?)", (key, value))
+        self._compared = state
+
     def _batch(self, rows: Sequence[tuple[Any, ...]]) -> pa.RecordBatch:
-        key, timestamp_s, height, width, counts, area, *floats = zip(*rows)
+        key, timestamp_s, height, width, counts, *measured = zip(*rows)
         keys = np.array(key, np.int64)
         rle_type = MASKS.field("rle").type
         sizes = pa.array(list(zip(height, width)), rle_type.field("size").type)
@@ -161,8 +220,7 @@ class MaskSpool:
             pa.array((keys & ((1 << _FRAME_BITS) - 1)).astype(np.int32)),
             pa.array(timestamp_s, pa.float64()),
             rle,
-            pa.array(area, pa.int64()),
-            *(pa.array(column, pa.float32()) for column in floats),
+            *(pa.array(column, MASKS.field(name).type) for name, column in zip(_MEASURED, measured, strict=True)),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=MASKS)
 
@@ -194,4 +252,15 @@ def _seed_columns(video_id: str, seed: MaskletSeed) -> dict[str, Any]:
         "attributes": json.dumps(dict(seed.attributes)) if seed.attributes else None,
         "shot_index": seed.shot_index,
         "parent_masklet_id": seed.parent_masklet_id,
+    }
+
+
+def _judged_columns(judgement: Judgement | None) -> dict[str, Any]:
+    if judgement is None:
+        return dict.fromkeys(["cycle_iou", "reprompt_iou", "verdict", "verdict_reasons"])
+    return {
+        "cycle_iou": judgement.cycle_iou,
+        "reprompt_iou": judgement.reprompt_iou,
+        "verdict": judgement.verdict,
+        "verdict_reasons": list(judgement.reasons),
     }

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle
+from sam2_pipeline.masklets.verdict import Judgement
 
 Kind = Literal["auto", "prompted"]
 
@@ -21,6 +22,7 @@ class MaskletFrame:
         predicted_iou: the model's own estimate of the mask's IoU, 0..1.
         object_score: presence logit; not above zero means occluded.
         stability_score: IoU of the mask cut at logits +1 and -1 (0 when both are empty).
+        raw_area: pixels of the mask before it was cleaned; None where nobody knows.
     """
 
     frame_index: int
@@ -29,6 +31,7 @@ class MaskletFrame:
     predicted_iou: float
     object_score: float
     stability_score: float
+    raw_area: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +63,15 @@ class FrameMasks:
 
 @dataclass(frozen=True, slots=True)
 class Masklet:
-    """A whole masklet: ``frames`` are in order of ``frame_index``, one for every annotated frame of the video."""
+    """A whole masklet: ``frames`` are in order of ``frame_index``, one for every annotated frame of the video.
+
+    ``judgement`` is what was judged of it, None if nothing was.
+    """
 
     video_id: str
     seed: MaskletSeed
     frames: tuple[MaskletFrame, ...]
+    judgement: Judgement | None = None
 
     @property
     def masklet_id(self) -> int:

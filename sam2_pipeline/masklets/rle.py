@@ -65,6 +65,12 @@ class Rle:
         """A mask without a single pixel."""
         return cls(height, width, _compress(np.array([height * width])))
 
+    @classmethod
+    def from_runs(cls, height: int, width: int, runs: np.ndarray) -> "Rle":
+        """From run lengths as `runs` gives them."""
+        packed = coco.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
+        return cls(height, width, packed["counts"])
+
     def to_coco(self) -> dict[str, Any]:
         """``{"size": [height, width], "counts": str}``, as pycocotools and JSON take it."""
         return {"size": [self.height, self.width], "counts": self.counts.decode()}

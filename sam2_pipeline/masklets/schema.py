@@ -5,10 +5,13 @@ Versions only add columns: what an older one wrote reads as null in them.
 
 import pyarrow as pa
 
+from sam2_pipeline.masklets.verdict import REASONS
+
 SCHEMA_VERSION = 3
 VERSION_KEY = b"sam2_pipeline.schema_version"
 
 _FLOATS = pa.list_(pa.field("element", pa.float32()))
+_STRINGS = pa.list_(pa.field("element", pa.string()))
 _POINTS = pa.list_(pa.field("element", _FLOATS))
 _RLE = pa.struct([("size", pa.list_(pa.field("element", pa.int32()))), ("counts", pa.string())])
 
@@ -28,6 +31,25 @@ def _schema(*columns: tuple[str, pa.DataType, str] | tuple[str, pa.DataType, str
 def _versioned(fields: list[pa.Field], version: int) -> pa.Schema:
     return pa.schema(fields, {VERSION_KEY: str(version).encode()})
 
+
+_BORDER = (
+    "share of the mask's outline, that is of the sides of its pixels where it ends, around holes too, that lies on the border of "
+    "the picture; null for an empty mask"
+)
+_TEMPORAL = "IoU with the masklet's mask on the annotated frame before; null on the first one, and where both are empty"
+_FLICKER = (
+    "visibility_changes, and frames on which a visible mask has more than twice or less than half the area of the visible one "
+    "before it, per visible frame; null if on none"
+)
+_CYCLE = (
+    "tracked from its last visible mask back to the visible frame nearest to its prompt, IoU with the mask there (from the first "
+    "one, too, if it begins earlier; then the lower of the two); null if not judged, or visible on one frame only"
+)
+_REPROMPT = (
+    "segmented anew, without memory, from its masks' centres and boxes on some frames: IoU with these masks, mean; null if not "
+    "judged"
+)
+_PAIRS = "over the frames on which the mask and the one before it are visible; null if on none"
 
 VIDEOS = _schema(
     ("video_id", pa.string(), "URL of the video relative to the input, extension dropped; unique within a run"),
@@ -78,6 +100,16 @@ MASKLETS = _schema(
     ("attributes", pa.string(), "what else an imported annotation says of the object, as JSON; null for a run", 2),
     ("shot_index", pa.int32(), "number of the shot that the masklet lives in, from 0; null where shots were not looked for", 3),
     ("parent_masklet_id", pa.int32(), "smallest masklet that this one is part of; null if of none, or not looked for", 3),
+    ("predicted_iou_min", pa.float64(), "over the visible frames; null if on none", 3),
+    ("temporal_iou_mean", pa.float64(), _PAIRS, 3),
+    ("temporal_iou_min", pa.float64(), _PAIRS, 3),
+    ("num_components_max", pa.int32(), "over the visible frames; null if on none", 3),
+    ("border_touch_mean", pa.float64(), "over the visible frames; null if on none", 3),
+    ("flicker", pa.float64(), _FLICKER, 3),
+    ("cycle_iou", pa.float64(), _CYCLE, 3),
+    ("reprompt_iou", pa.float64(), _REPROMPT, 3),
+    ("verdict", pa.string(), "accept, refine or reject, by the rules of judge in the configuration; null if not judged", 3),
+    ("verdict_reasons", _STRINGS, f"what stands against accepting it: {', '.join(REASONS)}; null if not judged", 3),
 )
 
 MASKS = _schema(
@@ -94,6 +126,10 @@ MASKS = _schema(
     ("predicted_iou", pa.float32(), "the model's own estimate of the mask's IoU, 0 to 1"),
     ("object_score", pa.float32(), "presence logit; not above 0 means occluded"),
     ("stability_score", pa.float32(), "IoU of the mask cut at logits +1 and -1"),
+    ("raw_area", pa.int64(), "pixels of the mask before it was cleaned (settings clean); null where nobody knows", 3),
+    ("num_components", pa.int32(), "connected components of the mask, by sides and corners of pixels", 3),
+    ("border_touch", pa.float32(), _BORDER, 3),
+    ("temporal_iou", pa.float32(), _TEMPORAL, 3),
 )
 
 TABLES: dict[str, pa.Schema] = {"videos": VIDEOS, "masklets": MASKLETS, "masks": MASKS}

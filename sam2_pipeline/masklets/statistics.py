@@ -6,12 +6,15 @@ enters late and then stays has none.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from sam2_pipeline.masklets.masklet import MaskletFrame
+from sam2_pipeline.masklets.quality import Shape, is_jump, shape_of, temporal_iou
+from sam2_pipeline.masklets.rle import Rle
 
 SizeBucket = Literal["small", "medium", "large"]
 
@@ -42,6 +45,36 @@ class _Mean:
     def mean(self) -> float | None:
         return self.total / self.count if self.count else None
 
+    @property
+    def least(self) -> float | None:
+        return self.smallest if self.count else None
+
+
+@dataclass(slots=True)
+class Succession:
+    """Measures of what changes from one mask of a masklet to the next. Its masks come in order of frames."""
+
+    jumps: int = 0
+    _iou: _Mean = field(default_factory=_Mean)
+    _before: tuple[Rle, int] | None = None
+
+    def add(self, rle: Rle, area: int) -> float | None:
+        """The IoU with the mask before; None for the first one, and where both are empty."""
+        before, self._before = self._before, (rle, area)
+        if before is None:
+            return None
+        areas = (before[1], area)
+        self.jumps += is_jump(areas)
+        value = temporal_iou(before[0], rle, areas)
+        if value is not None and all(areas):
+            self._iou.add(value)
+        return value
+
+    def row(self, visibility_changes: int, visible: int) -> dict[str, Any]:
+        """The measures under their column names in the masklets table."""
+        flicker = (visibility_changes + self.jumps) / visible if visible else None
+        return {"temporal_iou_mean": self._iou.mean, "temporal_iou_min": self._iou.least, "flicker": flicker}
+
 
 @dataclass(slots=True)
 class MaskletStatistics:
@@ -52,15 +85,18 @@ class MaskletStatistics:
     _predicted_iou: _Mean = field(default_factory=_Mean)
     _object_score: _Mean = field(default_factory=_Mean)
     _stability: _Mean = field(default_factory=_Mean)
+    _border: _Mean = field(default_factory=_Mean)
+    _components: int = 0
     _presence: bytearray = field(default_factory=bytearray)
 
-    def add(self, frame: MaskletFrame, area: int | None = None) -> None:
-        """Takes one frame into account; ``area`` spares counting the mask's pixels again.
+    def add(self, frame: MaskletFrame, shape: Shape | None = None) -> None:
+        """Takes one frame into account; ``shape`` spares looking at the mask again.
 
         Raises:
             ValueError: the frame was added before, or its mask has another size than the frames before it.
         """
-        area = frame.rle.area if area is None else area
+        shape = shape or shape_of(frame.rle)
+        area = shape.area
         index, pixels = frame.frame_index, frame.rle.height * frame.rle.width
         if index >= len(self._presence):
             self._presence.extend(bytes(index + 1 - len(self._presence)))
@@ -75,15 +111,23 @@ class MaskletStatistics:
             self._area += area
             self._predicted_iou.add(frame.predicted_iou)
             self._stability.add(frame.stability_score)
+            self._border.add(shape.border_touch or 0.0)
+            self._components = max(self._components, shape.num_components)
 
-    def row(self) -> dict[str, Any]:
-        """The measures under their column names in the masklets table."""
+    def visible_frames(self) -> np.ndarray:
+        """The frames on which the mask is not empty, int64, rising."""
+        return np.flatnonzero(np.frombuffer(bytes(self._presence), np.uint8) == _VISIBLE)
+
+    def row(self, succession: Succession | None = None) -> dict[str, Any]:
+        """The measures under their column names in the masklets table; those of change if a ``succession`` has seen the same
+        masks, in order."""
         presence = np.frombuffer(bytes(self._presence), np.uint8)
         annotated = presence[presence != _UNSEEN] == _VISIBLE
-        visible_frames = np.flatnonzero(presence == _VISIBLE)
+        visible_frames = self.visible_frames()
         visible = len(visible_frames)
         since_first = annotated[np.argmax(annotated) :] if visible else annotated[:0]
         size_abs = self._area / visible if visible else 0.0
+        changes = int(np.count_nonzero(since_first[1:] != since_first[:-1]))
         return {
             "first_frame_index": int(visible_frames[0]) if visible else None,
             "last_frame_index": int(visible_frames[-1]) if visible else None,
@@ -92,9 +136,22 @@ class MaskletStatistics:
             "size_abs": size_abs,
             "size_rel": size_abs / self._pixels if self._pixels else 0.0,
             "size_bucket": size_bucket(size_abs),
-            "visibility_changes": int(np.count_nonzero(since_first[1:] != since_first[:-1])),
+            "visibility_changes": changes,
             "predicted_iou_mean": self._predicted_iou.mean,
             "object_score_mean": self._object_score.mean,
             "stability_score_mean": self._stability.mean,
-            "stability_score_min": self._stability.smallest if self._stability.count else None,
-        }
+            "stability_score_min": self._stability.least,
+            "predicted_iou_min": self._predicted_iou.least,
+            "num_components_max": self._components if visible else None,
+            "border_touch_mean": self._border.mean,
+        } | (succession.row(changes, visible) if succession else {})
+
+
+def measure(frames: Iterable[MaskletFrame]) -> dict[str, Any]:
+    """The measures of a masklet whose frames are at hand, in order."""
+    statistics, succession = MaskletStatistics(), Succession()
+    for frame in frames:
+        shape = shape_of(frame.rle)
+        statistics.add(frame, shape)
+        succession.add(frame.rle, shape.area)
+    return statistics.row(succession)

@@ -6,15 +6,20 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import sam2_pipeline.errors as errors
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import CheckpointError, PipelineError
+from sam2_pipeline.masklets.clean import CleanRules
+from sam2_pipeline.masklets.verdict import VerdictRules
 from sam2_pipeline.model.config import find_config
 from sam2_pipeline.pipeline.identity import identity_options
 from sam2_pipeline.pipeline.job import ModelFacts
 from sam2_pipeline.pipeline.video import Generator
+
+if TYPE_CHECKING:
+    from sam2_pipeline.segment.judge import JudgeOptions
 
 
 class GeneratorFactory(Protocol):
@@ -88,8 +93,17 @@ class ModelFactory:
             cuts=CutOptions(cuts.threshold) if cuts.mode == "split" else None,
             identity=identity_options(self.config),
             lost_after_s=self.config.identity.lost_after_s,
+            clean=CleanRules(**dataclasses.asdict(self.config.clean)),
+            judge=self._judge_options() if self.config.judge.enabled else None,
         )
         return generator, facts
+
+    def _judge_options(self) -> "JudgeOptions":
+        from sam2_pipeline.segment.judge import JudgeOptions
+
+        judge = self.config.judge
+        rules = VerdictRules(**{field.name: getattr(judge, field.name) for field in dataclasses.fields(VerdictRules)})
+        return JudgeOptions(rules, judge.reprompt_frames)
 
 
 class KeptFactory:

@@ -25,7 +25,9 @@ METRICS = {
     "sam2_failures_total": Metric("counter", "Videos with a failed row, by kind of failure.", ("reason",)),
     "sam2_masklets_total": Metric("counter", "Masklets committed."),
     "sam2_frames_total": Metric("counter", "Frames that went through the model."),
-    "sam2_stage_seconds_total": Metric("counter", "Seconds by stage: fetch, wait for the device, track, write.", ("stage",)),
+    "sam2_stage_seconds_total": Metric(
+        "counter", "Seconds by stage: fetch, wait for the device, track, judge, write.", ("stage",)
+    ),
     "sam2_videos_left": Metric("gauge", "Videos that have no committed row yet."),
     "sam2_gpu_memory_bytes": Metric("gauge", "GPU memory that a worker has reserved."),
 }

@@ -17,6 +17,7 @@ from sam2_pipeline.io.video import Video
 from sam2_pipeline.masklets.frames import FrameSource
 from sam2_pipeline.masklets.masklet import FrameMasks, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
+from sam2_pipeline.masklets.verdict import Judgement, MaskStore
 from sam2_pipeline.masklets.work import VideoRef
 from sam2_pipeline.pipeline import interrupt
 from sam2_pipeline.pipeline.identity import identity_options, settle_identity
@@ -46,6 +47,10 @@ class Generator(Protocol):
     def stream(
         self, source: FrameSource, prompts: Sequence[Prompt] | None = None, *, annotate_fps: float | None = None
     ) -> MaskletStream: ...
+
+    def judge(
+        self, source: FrameSource, seeds: Sequence[MaskletSeed], masks: MaskStore, on_frame: Callable[[], None]
+    ) -> Mapping[int, Judgement]: ...
 
 
 class WorkerDied(Exception):
@@ -168,9 +173,12 @@ class VideoWorker:
                 self.meter.add("sam2_stage_seconds_total", waited, stage="wait")
                 with self.meter.stage("track"):
                     seeds, found = self._spool_masks(source, prompts, spool, leash)
-            row |= found
-            if (options := identity_options(self.job.config)) is not None:
-                seeds = settle_identity(spool, seeds, options)
+                row |= found
+                if (options := identity_options(self.job.config)) is not None:
+                    seeds = settle_identity(spool, seeds, options)
+                if self.job.config.judge.enabled:
+                    with self.meter.stage("judge"):
+                        spool.add_judgements(self._judge(source, seeds, spool, leash))
             spool.masklet_rows(seeds)  # masks that do not fit their seeds should cost this video, not its unit
             return seeds
 
@@ -206,6 +214,16 @@ class VideoWorker:
             self.notify(spool.video_id, frame.frame_index + 1, source.num_frames)
         patience.renew()
         return list(stream.seeds), {"annotated_frame_count": sum(seen), "shot_count": stream.shot_count}
+
+    def _judge(self, source: Video, seeds: Sequence[MaskletSeed], spool: MaskSpool, leash: Leash) -> Mapping[int, Judgement]:
+        """The verdicts on the video's masklets; they may take as much time again as tracking."""
+        patience = Patience(leash, self.job.config.limits, source.num_frames)
+
+        def on_frame() -> None:
+            patience.renew()
+            self._check_cancelled()
+
+        return self.generator.judge(source, seeds, spool, on_frame)
 
     def _check_cancelled(self) -> None:
         interrupt.check()

@@ -15,6 +15,7 @@ from sam2_pipeline.evaluation.show import UNSEEN_WIDTH, percent
 from sam2_pipeline.protocols.interactive import Effort
 from sam2_pipeline.protocols.late import Discovered, figures
 from sam2_pipeline.protocols.trial import AUTOMATIC, ClipResult, Round, Trial
+from sam2_pipeline.protocols.verdicts import GOOD, VERDICTS, VerdictFigures
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class ProtocolResult:
             stays as it was.
         clicks, frames: mean numbers per object in the end; None for automatic masklets.
         discovered: of automatic masklets, what was made of late objects in each video.
+        verdicts: on the masklets; None where they are not judged.
     """
 
     name: str
@@ -33,6 +35,7 @@ class ProtocolResult:
     clicks: float | None
     frames: float | None
     discovered: tuple[Discovered, ...] = ()
+    verdicts: VerdictFigures | None = None
 
     @property
     def scores(self) -> Evaluation:
@@ -60,6 +63,8 @@ class ProtocolResult:
             found |= {"clicks_per_object": self.clicks, "prompted_frames_per_object": self.frames}
         if len(self.rounds) > 1:
             found["J&F_after_prompted_frames"] = [one.jf for one in self.rounds]
+        if self.verdicts is not None:
+            found["verdicts"] = self.verdicts.to_json() | {"each": [one.to_json() for one in self.verdicts.masklets]}
         return found | {"objects_left_aside": left_aside(self)} | scores
 
 
@@ -124,7 +129,9 @@ def _protocol(name: str, trial: Trial, model: str, videos: Sequence[tuple[Round,
     last = [video[-1] for video in videos]
     clicks, frames = (_per_object(getattr(one, what) for one in last) for what in ("clicks", "frames"))
     late = tuple(one.discovered for one in last if one.discovered is not None)
-    return ProtocolResult(name, tuple(rounds), None if automatic else clicks, None if automatic else frames, late)
+    judged = VerdictFigures(tuple(masklet for one in last for masklet in one.judged))
+    effort = (None, None) if automatic else (clicks, frames)
+    return ProtocolResult(name, tuple(rounds), *effort, late, judged if judged.masklets else None)
 
 
 def _per_object(videos: Iterable[dict[int, int]]) -> float | None:
@@ -168,6 +175,18 @@ def tables(found: TrialResult) -> Iterator[Table]:
             off, duplicates = _decimal(late["late_first_frame_error_mean"]), percent(late["duplicates_share"])
             table.add_row(one.name, str(late["late_objects"]), *shares, off, duplicates)
             yield table
+    if any(one.verdicts is not None for one in found.protocols):
+        yield _verdicts(found.protocols)
+
+
+def _verdicts(protocols: Sequence[ProtocolResult]) -> Table:
+    table = _table("verdicts", "masklets", f"IoU >= {GOOD}", *VERDICTS, "accepted are good", "good are accepted")
+    for one in protocols:
+        if one.verdicts is not None:
+            counts = [str(one.verdicts.counts[verdict]) for verdict in VERDICTS]
+            shares = percent(one.verdicts.share_good("accept")), percent(one.verdicts.recall)
+            table.add_row(one.name, str(len(one.verdicts.masklets)), str(one.verdicts.good), *counts, *shares)
+    return table
 
 
 def notes(found: TrialResult) -> Iterator[str]:
@@ -187,6 +206,12 @@ def notes(found: TrialResult) -> Iterator[str]:
             "a duplicate has a temporal IoU above 0.8 with another masklet"
         )
     for one in found.protocols:
+        if one.verdicts is not None and one.verdicts.reasons:
+            against = ", ".join(f"{reason} {count}" for reason, count in one.verdicts.reasons.most_common())
+            yield f"{one.name}: reasons of verdicts: {against}"
+        if one.verdicts is not None and (best := one.verdicts.best_limits()) is not None:
+            shares = f"{percent(best.precision)} of what they accept are good, {percent(best.recall)} of the good are accepted"
+            yield f"{one.name}: best limits in hindsight: {best}: {shares}"
         if len(one.rounds) > 1:
             curve = ", ".join(percent(scores.jf) for scores in one.rounds)
             yield f"{one.name}: J&F after clicks on 1, 2, ... frames: {curve}"

@@ -5,18 +5,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
+
 from sam2_pipeline.errors import ConfigError, VideoError
 from sam2_pipeline.evaluation.parallel import each
 from sam2_pipeline.evaluation.result import Failure
 from sam2_pipeline.evaluation.scores import VideoScore, score_video
 from sam2_pipeline.formats.masks import Masks
 from sam2_pipeline.masklets.frames import FrameSource
+from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.pipeline.factory import ModelFactory
 from sam2_pipeline.protocols.clips import TrueClips
 from sam2_pipeline.protocols.interactive import Effort, offline, online
 from sam2_pipeline.protocols.late import Discovered, discovered
 from sam2_pipeline.protocols.prompted import Played, play
 from sam2_pipeline.protocols.prompting import TrueObject, true_objects, visible_at_first
+from sam2_pipeline.protocols.verdicts import JudgedMasklet, judged
 from sam2_pipeline.segment.masklet_generator import MaskletGenerator
 from sam2_pipeline.segment.options import TrackingOptions
 from sam2_pipeline.segment.video import VideoSegmenter
@@ -28,13 +32,17 @@ _CLICKS = re.compile(r"click|clicks-([1-9]\d*)")
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Scores of one video after some interaction, with the prompts that its objects got until then, by object id; if they got
-    none, what was made of those that are late."""
+    """Scores of one video after some interaction, with the prompts that its objects got until then, by object id.
+
+    Of a video without prompts: ``discovered``, what was made of its late objects, and ``judged``, its masklets where they are
+    judged.
+    """
 
     score: VideoScore
     clicks: dict[int, int] = field(default_factory=dict)
     frames: dict[int, int] = field(default_factory=dict)
     discovered: Discovered | None = None
+    judged: tuple[JudgedMasklet, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +113,15 @@ class Trial:
             score = replace(score, left_aside=len(truth) - len(score.objects))
             clicks = {number: sum(len(prompt.points_xy) for prompt in prompts) for number, prompts in played.prompts.items()}
             prompted = {number: len({prompt.frame_index for prompt in prompts}) for number, prompts in played.prompts.items()}
-            rounds.append(Round(score, clicks, prompted))
+            rounds.append(Round(score, clicks, prompted, self._judged(name, frames, played, truth)))
         return tuple(rounds)
+
+    def _judged(self, name: str, frames: FrameSource, played: Played, truth: Masks) -> tuple[JudgedMasklet, ...]:
+        """The verdicts on the masklets that a run would make from these prompts, which all are on objects' first frames."""
+        if self.generator.judge_options is None or name in ("offline", "online"):
+            return ()
+        prompts = [prompt for of_object in played.prompts.values() for prompt in of_object]
+        return judged(self.generator.generate(frames, _joined(prompts)), truth)
 
     def _played(self, name: str, frames: FrameSource, objects: Sequence[TrueObject]) -> Iterator[Played]:
         if name == "offline":
@@ -127,7 +142,8 @@ class Trial:
         wanted = visible_at_first(truth, self.min_area)
         objects = tuple(one for one in score.objects if one.object_id in wanted)
         late = discovered(found, truth, score.objects, self.min_area)
-        return Round(replace(score, objects=objects, left_aside=len(truth) - len(objects)), discovered=late)
+        score = replace(score, objects=objects, left_aside=len(truth) - len(objects))
+        return Round(score, discovered=late, judged=judged(masklets, truth))
 
 
 def check_protocol(name: str) -> int:
@@ -154,6 +170,18 @@ def play_all(
         results.append(result)
         on_video(done, len(ids))
     return sorted(results, key=lambda result: result.video_id)
+
+
+def _joined(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Clicks on one object and frame as one prompt: where a run finds several, the last one counts."""
+    found: dict[tuple[int, int], Prompt] = {}
+    for prompt in prompts:
+        key = prompt.object_id, prompt.frame_index
+        if key in found:
+            points = np.concatenate((found[key].points_xy, prompt.points_xy))
+            prompt = replace(prompt, points_xy=points, point_labels=np.append(found[key].point_labels, prompt.point_labels))
+        found[key] = prompt
+    return list(found.values())
 
 
 def _check(truth: Masks, frames: FrameSource) -> None:

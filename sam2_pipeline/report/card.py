@@ -45,6 +45,7 @@ def statistics(facts: Facts) -> dict[str, str]:
         "masks below a tenth of the picture": _percent(facts.small_masks / facts.masks if facts.masks else None),
         "sizes of masklets": ", ".join(buckets) if masklets.num_rows else "-",
         "frames on which a masklet is visible, mean": _percent(visible if masklets.num_rows else None),
+        **({"verdicts": _verdicts(facts)} if facts.verdicts else {}),
     }
 
 
@@ -98,6 +99,10 @@ def _origin(facts: Facts) -> str:
 def _figures(facts: Facts) -> str:
     rows = [f"| {name} | {value} | {SAV.get(name, '')} |" for name, value in statistics(facts).items()]
     return "\n".join(["| | this dataset | SA-V |", "|---|---|---|", *rows, _NOTE])
+
+
+def _verdicts(facts: Facts) -> str:
+    return ", ".join(f"{counts['']:,} {verdict}" for verdict, counts in facts.verdicts.items())
 
 
 def _columns(name: str) -> str:

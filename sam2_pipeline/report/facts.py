@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sam2_pipeline.io.dataset import MaskletDataset
+from sam2_pipeline.masklets.verdict import VERDICTS
 
 # Of masklets and videos only columns that are numbers or short: a hundred thousand masklets are some ten megabytes.
 _VIDEOS = [
@@ -20,6 +21,7 @@ _VIDEOS = [
 _MASKLETS = [
     "video_id", "masklet_id", "masklet_type", "frame_count", "visible_frame_count", "size_rel", "size_bucket",
     "visibility_changes", "predicted_iou_mean", "object_score_mean", "stability_score_mean", "stability_score_min",
+    "temporal_iou_mean", "verdict", "verdict_reasons",
 ]  # fmt: skip
 _SMALL_SHARE = 0.1  # of the picture: SA-V says how many of its masks are smaller
 
@@ -93,6 +95,15 @@ class Facts:
             for (kind, _), group in kinds.items()
         ]
         return tuple(sorted(found, key=lambda one: -len(one.video_ids)))
+
+    @cached_property
+    def verdicts(self) -> dict[str, Counter[str]]:
+        """Of every verdict that was given how many masklets it was given to, under "", and how often for each reason."""
+        found: dict[str, Counter[str]] = {}
+        for row in self.masklets.select(["verdict", "verdict_reasons"]).to_pylist():
+            if row["verdict"] is not None:
+                found.setdefault(row["verdict"], Counter()).update(["", *(row["verdict_reasons"] or [])])
+        return {verdict: found[verdict] for verdict in VERDICTS if verdict in found}
 
     @property
     def kinds(self) -> Counter[str]:

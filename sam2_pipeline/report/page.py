@@ -62,6 +62,7 @@ def page(
         facts=facts,
         tiles=_tiles(facts),
         figures=statistics(facts),
+        verdicts=_verdicts(facts),
         failures=facts.failures[:_SHOWN_FAILURES],
         more_failures=len(facts.failures) - _SHOWN_FAILURES,
         shown_ids=_SHOWN_FAILURES,
@@ -72,6 +73,15 @@ def page(
         more_videos=len(with_masklets) - len(timelines),
         unreadable=artist.unreadable,
     )
+
+
+def _verdicts(facts: Facts) -> list[tuple[str, int, float, str]]:
+    """Of every verdict: masklets, their share of those judged, and the reasons, the most frequent first."""
+    total = sum(counts[""] for counts in facts.verdicts.values())
+    return [
+        (verdict, counts[""], counts[""] / total, ", ".join(f"{why} ({n:,})" for why, n in counts.most_common() if why))
+        for verdict, counts in facts.verdicts.items()
+    ]
 
 
 def _tiles(facts: Facts) -> list[tuple[str, str]]:

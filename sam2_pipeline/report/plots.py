@@ -46,6 +46,13 @@ def distributions(facts: Facts) -> list[Distribution]:
         ("Visibility changes", "masklets by how often they vanish or come back", facts.column("visibility_changes"), True, "g"),
         ("Predicted IoU", "masklets by the model's own estimate, mean", facts.column("predicted_iou_mean"), False, "g"),
         ("Stability", "masklets by their masks' stability, mean", facts.column("stability_score_mean"), False, "g"),
+        (
+            "Steadiness",
+            "masklets by their masks' IoU with the ones before, mean",
+            facts.column("temporal_iou_mean"),
+            False,
+            "g",
+        ),
     ]
     return [
         Distribution(title, hint, histogram(values, whole=whole, percent=unit == "%"))

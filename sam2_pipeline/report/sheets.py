@@ -1,5 +1,6 @@
 """Which masklets to look at: the best, the worst, and those about which the scores contradict each other."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,4 +59,10 @@ def _pick(row: dict[str, object]) -> Pick:
     names = ("predicted IoU", "stability", "at worst")
     scores = [f"{name} {row[key]:.2f}" for name, key in zip(names, _SCORES) if row[key] is not None]
     seen = f"visible on {row['visible_frame_count']} of {row['frame_count']} frames"
-    return Pick(str(row["video_id"]), int(str(row["masklet_id"])), ", ".join([*scores, seen]))
+    reasons = row["verdict_reasons"] or ()
+    judged = [f"{row['verdict']}{_because(reasons)}"] if row["verdict"] is not None else []  # type: ignore[arg-type]
+    return Pick(str(row["video_id"]), int(str(row["masklet_id"])), ", ".join([*judged, *scores, seen]))
+
+
+def _because(reasons: Sequence[str]) -> str:
+    return f" ({', '.join(reasons)})" if reasons else ""

@@ -34,7 +34,7 @@ def collect_frame(result: FrameResult, object_ids: Iterable[int] | None = None) 
         columns = (logits > 0).transpose(1, 2).contiguous().to(torch.uint8).cpu().numpy()
         for row, rle in zip(chunk, encode_columns(columns), strict=True):
             scores = float(result.predicted_iou_N[row]), float(result.object_score_N[row]), stability[row]
-            yield result.object_ids[row], MaskletFrame(result.frame_index, result.timestamp_s, rle, *scores)
+            yield result.object_ids[row], MaskletFrame(result.frame_index, result.timestamp_s, rle, *scores, raw_area=rle.area)
 
     # masks that compete for pixels can be drawn together only
     found = enlarge(rows) if result.non_overlapping and rows else BatchSize(_ENLARGED_TOGETHER).run(rows, enlarge)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.masklets.clean import CleanRules, clean_frame
 from sam2_pipeline.masklets.frames import Frame, FrameSource
 from sam2_pipeline.masklets.identity import IdentityOptions, identify_masklets
 from sam2_pipeline.masklets.masklet import FrameMasks, Masklet, MaskletFrame, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
+from sam2_pipeline.masklets.verdict import Judgement, MaskStore
 from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.segment.automatic import GenerateOptions
 from sam2_pipeline.segment.collect import collect_frame
 from sam2_pipeline.segment.cuts import CutOptions, mark_cuts
 from sam2_pipeline.segment.discover import DiscoverOptions, Discovery
+from sam2_pipeline.segment.judge import HeldMasks, Judge, JudgeOptions
 from sam2_pipeline.segment.options import TrackingOptions
 from sam2_pipeline.segment.prompted import PromptedSession
 from sam2_pipeline.segment.results import FrameResult
@@ -41,6 +44,8 @@ class MaskletGenerator:
         identity: how `generate` tells duplicates and parts (a `stream` gives all there is). None: not at all.
         lost_after_s: objects that were found, but have not been visible for so many seconds, are tracked on keyframes only until
             they are visible again. None: on every frame.
+        clean: what is too small to stay in a mask, or to stay a hole in it.
+        judge: how masklets are judged once they are complete; None: they are not.
     """
 
     def __init__(
@@ -54,8 +59,11 @@ class MaskletGenerator:
         cuts: CutOptions | None = None,
         identity: IdentityOptions | None = None,
         lost_after_s: float | None = None,
+        clean: CleanRules | None = None,
+        judge: JudgeOptions | None = None,
     ):
         self.model, self.generate_options, self.backward = model, generate or GenerateOptions(), backward
+        self.clean, self.judge_options = clean or CleanRules(), judge
         # Nobody corrects a generator, so nothing is kept but what the next frame reads.
         self.tracking = replace(tracking or TrackingOptions(), history_frames=0)
         self.discover, self.cuts, self.identity, self.lost_after_s = discover or DiscoverOptions(), cuts, identity, lost_after_s
@@ -82,11 +90,22 @@ class MaskletGenerator:
         for annotated in stream:
             for masklet_id, mask in annotated.masks.items():
                 frames.setdefault(masklet_id, []).append(mask)
-        found = [
+        masklets = [
             Masklet(video_id, seed, tuple(sorted(frames.get(seed.masklet_id, []), key=lambda mask: mask.frame_index)))
             for seed in stream.seeds
         ]
-        return found if self.identity is None else identify_masklets(found, self.identity)
+        if self.identity is not None:
+            masklets = identify_masklets(masklets, self.identity)
+        judgements = self.judge(source, [masklet.seed for masklet in masklets], HeldMasks(masklets))
+        return [replace(masklet, judgement=judgements.get(masklet.masklet_id)) for masklet in masklets]
+
+    def judge(
+        self, source: FrameSource, seeds: Sequence[MaskletSeed], masks: MaskStore, on_frame: Callable[[], None] = lambda: None
+    ) -> dict[int, Judgement]:
+        """Judges complete masklets, by their ids, as the options say; nothing without. See `Judge.judge`."""
+        if self.judge_options is None:
+            return {}
+        return Judge(self.model, self.tracking, self.clean, self.judge_options).judge(source, seeds, masks, on_frame)
 
 
 @dataclass
@@ -108,6 +127,11 @@ class MaskletStream:
         self.shot_count: int | None = None
 
     def __iter__(self) -> Iterator[FrameMasks]:
+        for frame in self._raw():
+            yield clean_frame(frame, self.generator.clean, disjoint=self.generator.tracking.non_overlapping)
+
+    def _raw(self) -> Iterator[FrameMasks]:
+        """The masks as they were tracked."""
         if self.prompts is not None:
             self.seeds = _seeds_of(self.prompts)
         if self.prompts is None or self.generator.cuts is not None:

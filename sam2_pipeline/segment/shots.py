@@ -141,5 +141,5 @@ class Sized(Protocol):
 
 def absent(frame_index: int, timestamp_s: float, masklet_ids: Iterable[int], size: Sized) -> FrameMasks:
     """Empty masks of what is not there."""
-    nothing = MaskletFrame(frame_index, timestamp_s, Rle.empty(size.height, size.width), 0.0, NO_OBJECT_LOGIT, 0.0)
+    nothing = MaskletFrame(frame_index, timestamp_s, Rle.empty(size.height, size.width), 0.0, NO_OBJECT_LOGIT, 0.0, raw_area=0)
     return FrameMasks(frame_index, timestamp_s, dict.fromkeys(masklet_ids, nothing))

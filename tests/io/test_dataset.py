@@ -23,7 +23,7 @@ from sam2_pipeline.io.verify import verify_output
 from sam2_pipeline.masklets.masklet import MaskletFrame, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import decode, encode
-from sam2_pipeline.masklets.schema import TABLES, VIDEOS, schema_of
+from sam2_pipeline.masklets.schema import SCHEMA_VERSION, TABLES, VIDEOS, schema_of
 from sam2_pipeline.masklets.work import Commit
 
 
@@ -130,7 +130,7 @@ def test_prompted_seeds_come_back(tmp_path, maker):
     assert masked.seed.prompt.mask == encode(mask)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
 def test_outputs_of_older_versions(tmp_path, maker, version):
     """What was written before there were some columns reads as null in them, and is still as its commit says."""
     storage = Storage(tmp_path)
@@ -150,6 +150,9 @@ def test_outputs_of_older_versions(tmp_path, maker, version):
     assert dataset.masklets().schema.equals(TABLES["masklets"]) and dataset.masklets().num_rows == 4
     seeds = [masklet.seed for masklet in dataset]
     assert [(seed.attributes, seed.shot_index, seed.parent_masklet_id) for seed in seeds] == [({}, None, None)] * 4
+    assert [masklet.judgement for masklet in dataset] == [None] * 4
+    assert dataset.masks("a")["num_components"].null_count == dataset.masks("a").num_rows
+    assert dataset.masks("b")["num_components"].null_count == 0
     assert dataset.sql("SELECT count(*) FROM masklets WHERE attributes IS NULL").fetchall() == [(4,)]
 
 

@@ -1,6 +1,7 @@
 """Masks come back sorted, all of them, in memory that does not grow with their number."""
 
 import errno
+import itertools
 import os
 import random
 import sqlite3
@@ -11,20 +12,24 @@ import tempfile
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy import ndimage
 
 from sam2_pipeline.errors import StorageError
 from sam2_pipeline.io.spool import MaskSpool
 from sam2_pipeline.masklets.masklet import MaskletFrame, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
-from sam2_pipeline.masklets.rle import encode
+from sam2_pipeline.masklets.rle import Rle, decode, encode
 from sam2_pipeline.masklets.schema import MASKLETS, MASKS
+from sam2_pipeline.masklets.statistics import measure
+from sam2_pipeline.masklets.verdict import Judgement
 
 RNG = np.random.default_rng(0)
 
 
 def mask_frame(index, rle=None):
     rle = encode(RNG.random((12, 16)) > 0.5) if rle is None else rle
-    return MaskletFrame(index, index / 24, rle, float(RNG.random()), float(RNG.normal()), float(RNG.random()))
+    scores = float(RNG.random()), float(RNG.normal()), float(RNG.random())
+    return MaskletFrame(index, index / 24, rle, *scores, raw_area=int(RNG.integers(100)))
 
 
 def seed(masklet_id, **prompt):
@@ -32,8 +37,17 @@ def seed(masklet_id, **prompt):
     return MaskletSeed(masklet_id, "auto", Prompt(object_id=masklet_id, frame_index=0, **prompt))
 
 
-def expected_row(video_id, masklet_id, frame):
+def expected_row(video_id, masklet_id, frame, before):
+    """``before``: the masklet's frame before, None for the first."""
     x, y, w, h = frame.rle.bbox_xywh
+    mask = decode(frame.rle)
+    _, components = ndimage.label(mask, np.ones((3, 3)))
+    padded = np.pad(mask, 1)
+    outline = np.count_nonzero(padded[1:] != padded[:-1]) + np.count_nonzero(padded[:, 1:] != padded[:, :-1])
+    border = sum(int(side.sum()) for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
+    temporal = None
+    if before is not None and (mask | decode(before.rle)).any():
+        temporal = np.float32((mask & decode(before.rle)).sum() / (mask | decode(before.rle)).sum())
     return {
         "video_id": video_id,
         "masklet_id": masklet_id,
@@ -48,21 +62,30 @@ def expected_row(video_id, masklet_id, frame):
         "predicted_iou": np.float32(frame.predicted_iou),
         "object_score": np.float32(frame.object_score),
         "stability_score": np.float32(frame.stability_score),
+        "raw_area": frame.raw_area,
+        "num_components": components,
+        "border_touch": np.float32(border / outline) if outline else None,
+        "temporal_iou": temporal,
     }
 
 
 def test_equals_a_naive_sort(tmp_path):
-    frames = [(masklet_id, mask_frame(index * 4)) for masklet_id in range(7) for index in range(300)]
+    frames = [
+        (masklet_id, mask_frame(index * 4, encode(RNG.random((12, 16)) < RNG.choice([0, 0.05, 0.5]))))
+        for masklet_id in range(7)
+        for index in range(100)
+    ]
     random.Random(0).shuffle(frames)
     with MaskSpool("a/b", tmp_path) as spool:
         for masklet_id, frame in frames:
             spool.add(masklet_id, frame)
         assert spool.num_rows == len(frames)
         table = pa.Table.from_batches(spool.sorted_batches())
-        assert "7 masklets, 2100 masks" in repr(spool)
+        assert "7 masklets, 700 masks" in repr(spool)
     frames.sort(key=lambda pair: (pair[0], pair[1].frame_index))
     assert table.schema.equals(MASKS, check_metadata=True)
-    assert table.to_pylist() == [expected_row("a/b", *pair) for pair in frames]
+    before = [None] + [earlier[1] if earlier[0] == later[0] else None for earlier, later in itertools.pairwise(frames)]
+    assert table.to_pylist() == [expected_row("a/b", *pair, last) for pair, last in zip(frames, before, strict=True)]
     assert os.listdir(tmp_path) == []
 
 
@@ -101,7 +124,35 @@ def test_masklet_rows():
         "attributes": None,
         "shot_index": None,
         "parent_masklet_id": None,
+        "predicted_iou_min": 0.75,
+        "temporal_iou_mean": 1.0,
+        "temporal_iou_min": 1.0,
+        "num_components_max": 1,
+        "border_touch_mean": 0.0,
+        "flicker": 0.0,
+        "cycle_iou": None,
+        "reprompt_iou": None,
+        "verdict": None,
+        "verdict_reasons": None,
     }
+
+
+def test_as_a_store_of_masks_and_with_judgements():
+    frames = [mask_frame(0, Rle.empty(12, 16)), mask_frame(4), mask_frame(12)]
+    with MaskSpool("v") as spool:
+        for frame in (frames[2], frames[0]):
+            spool.add(3, frame)
+        assert spool.visible_frames(3).tolist() == [12]
+        spool.add(3, frames[1])
+        assert spool.visible_frames(3).tolist() == [4, 12]
+        assert spool.mask(3, 4) == frames[1].rle
+        with pytest.raises(KeyError, match="v: masklet 3 has no mask on frame 5"):
+            spool.mask(3, 5)
+        assert spool.measures(3) == measure(frames)
+        spool.add_judgements({3: Judgement(0.5, None, "refine", ("cycle_iou",))})
+        (row,) = spool.masklet_rows([seed(3)])
+    assert pa.Table.from_pylist([row], schema=MASKLETS).to_pylist() == [row]
+    assert (row["cycle_iou"], row["reprompt_iou"], row["verdict"], row["verdict_reasons"]) == (0.5, None, "refine", ["cycle_iou"])
 
 
 def test_mask_prompt_and_no_masklets():
@@ -166,7 +217,7 @@ from sam2_pipeline.io.spool import MaskSpool
 from sam2_pipeline.masklets.masklet import MaskletFrame
 from sam2_pipeline.masklets.rle import encode
 
-rle = encode(np.random.default_rng(0).random((40, 40)) > 0.5)
+rle = encode(np.random.default_rng(0).random((130, 130)) > 0.5)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 def fill_and_drain(rows):
     with MaskSpool("v") as spool:
@@ -178,10 +229,10 @@ def fill_and_drain(rows):
             assert key > last
             last, rows = key, rows - batch.num_rows
         assert rows == 0
-fill_and_drain(5_000)
+fill_and_drain(500)
 before = peak()
-fill_and_drain(100_000)
-print(len(rle.counts) * 100_000 / 2**20, peak() - before)
+fill_and_drain(10_000)
+print(len(rle.counts) * 10_000 / 2**20, peak() - before)
 """
 
 

@@ -11,7 +11,12 @@ from videos import moving_shapes, write_video
 
 import sam2_pipeline as sp
 from sam2_pipeline import cli
+from sam2_pipeline.masklets.clean import CleanRules, clean
+from sam2_pipeline.masklets.quality import shape_of
+from sam2_pipeline.masklets.rle import Rle
 from sam2_pipeline.masklets.schema import TABLES
+from sam2_pipeline.masklets.statistics import measure
+from sam2_pipeline.masklets.verdict import REASONS, VERDICTS
 
 SMALL = (  # noqa: SIM905
     "--ray=off --device=cpu --model=sam2.1_hiera_tiny --image-size=128 --quiet --set=generate.points_per_side=2 "
@@ -99,6 +104,35 @@ def test_prompted_masklets_at_a_lower_rate(places):
     assert dataset.masks("clip", 0).column("frame_index").to_pylist() == [0, 2]
     assert [mask.shape for _, mask in dataset.frames("clip", 1)] == [(48, 64)] * 2
     assert not np.isnan(dataset.masks().column("object_score").to_numpy()).any()
+
+
+def test_verdicts_and_clean_masks(places):
+    """What is judged is written, and changes nothing else; masks that are cleaned have their areas before beside them."""
+    settings = ["--fps=4", "--set=clean.min_component_area=30", "--set=clean.max_hole_area=30"]
+    assert _run(places, "plain", *settings) == _run(places, "judged", *settings, "--set=judge.enabled=true") == 3
+    plain, judged = sp.MaskletDataset(places / "plain"), sp.MaskletDataset(places / "judged")
+    asked = ["cycle_iou", "reprompt_iou", "verdict", "verdict_reasons"]
+    assert judged.masks().equals(plain.masks())
+    assert judged.masklets().drop_columns(asked).equals(plain.masklets().drop_columns(asked))
+    assert all(value is None for name in asked for value in plain.masklets()[name].to_pylist())
+    rows = judged.masklets().to_pylist()
+    for row in rows:
+        assert row["verdict"] in VERDICTS and set(row["verdict_reasons"]) <= set(REASONS)
+        assert (row["verdict"] == "accept") == (row["verdict_reasons"] == [])
+        if row["visible_frame_count"]:
+            assert 0 <= row["reprompt_iou"] <= 1
+    assert {masklet.masklet_id: masklet.judgement.verdict for masklet in judged} == {r["masklet_id"]: r["verdict"] for r in rows}
+    for masklet, row in zip(judged, rows, strict=True):  # measured again from the masks table alone
+        again = measure(masklet.frames)
+        assert again.pop("size_bucket") == row["size_bucket"]
+        assert {name: row[name] for name in again} == pytest.approx(again, rel=1e-6)
+    masks = judged.masks().to_pylist()
+    assert any(row["raw_area"] != row["area"] for row in masks)
+    for row in masks:
+        tidy = clean(Rle.from_coco(row["rle"]), CleanRules(30, 30))
+        assert tidy.to_coco() == row["rle"] and shape_of(tidy).num_components == row["num_components"]
+    assert cli.main(["verify", str(places / "judged")]) == 0
+    assert _run(places, "judged", *settings) == 2, "a run without verdicts is another run"
 
 
 def test_other_weights_are_refused(places):

@@ -260,13 +260,20 @@ def test_the_verb(weights, tmp_path, capsys):
         "--set",
         "generate.crop_grids=[]",
     ]
-    assert _main(*arguments, *scene, "--checkpoint", weights, "--json", report) == 0
+    judge = ["--set", "judge.enabled=true"]
+    assert _main(*arguments, *scene, *judge, "--checkpoint", weights, "--json", report) == 0
     said = capsys.readouterr().out
+    assert "accepted are good" in said and "click: reasons of verdicts: " in said
     assert "sam2_pipeline_small on 1 clips of synthetic" in said and "spurious" in said
     written = json.loads(report.read_text())
     assert [one["protocol"] for one in written["protocols"]] == ["click", "automatic"]
     assert written["min_area"] == 0.001 and len(written["weights_sha256"]) == 64
     assert "recall_0.75_over_visible_frames" in written["protocols"][1]
+    verdicts = written["protocols"][0]["verdicts"]
+    assert verdicts["masklets"] == len(verdicts["each"]) == sum(verdicts["counts"].values()) > 0
+    for one in verdicts["each"]:
+        assert 0 <= one["iou"] <= 1 and one["verdict"] in ("accept", "refine", "reject")
+        assert {"cycle_iou", "reprompt_iou", "flicker", "stability_score_mean"} <= set(one)
 
 
 def test_the_verb_with_a_video_that_is_missing(files, weights, tmp_path, capsys):

@@ -11,6 +11,7 @@ from videos import write_video
 
 from sam2_pipeline.cli import main
 from sam2_pipeline.io.dataset import MaskletDataset
+from sam2_pipeline.masklets.verdict import Judgement
 from sam2_pipeline.report.card import card, statistics
 from sam2_pipeline.report.facts import gather
 from sam2_pipeline.report.plots import histogram
@@ -69,7 +70,8 @@ def test_the_page(output, tmp_path, capsys):
     assert all(address.startswith(("data:image/jpeg;base64,", "#")) for address in page.addresses)
     assert "script" not in page.tags and "link" not in page.tags and not re.search(r"@import|url\(http", html)
     assert page.tags.count("img") == 2 + 2 + 3 + 1, "two videos, and the frames that show each of three masklets"
-    assert page.tags.count("svg") == 6
+    assert page.tags.count("svg") == 7
+    assert "Verdicts" not in page.text, "nothing was judged"
     assert not re.search(r"#0(10203|40506|70809)", html), "plots have the page's colours"
     assert "could not be opened" not in page.text
 
@@ -113,6 +115,18 @@ def test_the_card(output):
     assert "| disappearance rate | 33.3% | 27.7% (manual: 42.5%) |" in text
     assert "| 2 | VideoError | no frames |" in text
     assert "| `rle` | struct<size: list<element: int32>, counts: string> | COCO compressed RLE" in text
+
+
+def test_verdicts(tmp_path):
+    judgements = {0: Judgement(0.9, 0.8, "accept"), 1: Judgement(0.1, None, "reject", ("cycle_iou", "flicker"))}
+    output = write_tables(tmp_path / "out", VIDEOS, "auto", judgements=judgements)
+    facts = gather(MaskletDataset(output))
+    assert statistics(facts)["verdicts"] == "2 accept, 1 reject"
+    assert facts.verdicts["reject"] == {"": 1, "cycle_iou": 1, "flicker": 1}
+    assert main(["report", output, "--quiet"]) == 0
+    text = re.sub(r"\s+", " ", Reader((tmp_path / "out" / "report.html").read_text()).text)
+    assert "accept 2 67% none" in text and "reject 1 33% cycle_iou (1), flicker (1)" in text
+    assert "reject (cycle_iou, flicker), predicted IoU 0.50" in text
 
 
 def test_sheets(output):
