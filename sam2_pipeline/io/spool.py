@@ -134,7 +134,7 @@ class MaskSpool:
 
     def statistics(self) -> dict[int, dict[str, Any]]:
         """The measures of every masklet, under their column names in the masklets table."""
-        return {masklet_id: self.measures(masklet_id) for masklet_id in sorted(self._statistics)}
+        return {masklet_id: one.row() for masklet_id, one in sorted(self._statistics.items())}
 
     def renumber(self, numbers: Mapping[int, int]) -> None:
         """Gives masklets new numbers, in the order of the old ones; those that get none are removed."""

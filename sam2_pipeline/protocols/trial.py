@@ -41,8 +41,8 @@ class Round:
     score: VideoScore
     clicks: dict[int, int] = field(default_factory=dict)
     frames: dict[int, int] = field(default_factory=dict)
-    discovered: Discovered | None = None
     judged: tuple[JudgedMasklet, ...] = ()
+    discovered: Discovered | None = None
 
 
 @dataclass(frozen=True, slots=True)
