@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -48,5 +48,7 @@ def _named_verbs(model: Sam2) -> Iterator[None]:
 
         return call
 
-    with patch.multiple(model, **{verb: named(verb) for verb in _VERBS}):
+    with ExitStack() as stack:
+        for verb in _VERBS:
+            stack.enter_context(patch.object(model, verb, named(verb)))
         yield

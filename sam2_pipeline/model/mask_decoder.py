@@ -152,15 +152,20 @@ class MaskDecoder(nn.Module):
         weights_NCK = self._brushes(mask_tokens_NMD, indices_NK).mT
         K = weights_NCK.shape[2]
 
-        def paint_cells(fine_NTSC: Tensor, middle_NTSC: Tensor, cells_NTD: Tensor) -> Tensor:
-            x = _spread(up1, cells_NTD) + middle_NTSC
-            x = F.gelu(F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps))
-            x = F.gelu(_spread(up2, x).flatten(2, 3) + fine_NTSC)
-            return (x.flatten(1, 2) @ weights_NCK).unflatten(1, (-1, 16))
+        spread1, spread2 = _spreading(up1), _spreading(up2)
+
+        def paint_rows(fine_NTSC: Tensor, middle_NTSC: Tensor, cells_NTD: Tensor, brushes_NCK: Tensor) -> Tensor:
+            def paint_cells(fine_NTSC: Tensor, middle_NTSC: Tensor, cells_NTD: Tensor) -> Tensor:
+                x = F.linear(cells_NTD, *spread1).unflatten(-1, (4, -1)) + middle_NTSC
+                x = F.gelu(F.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps))
+                x = F.gelu(F.linear(x, *spread2).unflatten(-1, (4, -1)).flatten(2, 3) + fine_NTSC)
+                return (x.flatten(1, 2) @ brushes_NCK).unflatten(1, (-1, 16))
+
+            return in_pieces(paint_cells, fine_NTSC, middle_NTSC, cells_NTD, dim=1)
 
         cells = image_NDHW.flatten(2).mT
-        middle, fine = _cells(stride8_NCHW, 1), _cells(stride4_NCHW, 2)
-        painted = in_pieces(paint_cells, fine.expand(N, -1, -1, -1), middle.expand(N, -1, -1, -1), cells, dim=1)
+        middle, fine = (_cells(maps, n).expand(N, -1, -1, -1) for maps, n in ((stride8_NCHW, 1), (stride4_NCHW, 2)))
+        painted = in_pieces(paint_rows, fine, middle, cells, weights_NCK, dim=0)
         painted = painted.view(N, H, W, 2, 2, 2, 2, K)  # the last four: (y, x) in the cell, (y, x) in the cell's quarter
         return painted.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(N, K, 4 * H, 4 * W).float()
 
@@ -170,14 +175,14 @@ class MaskDecoder(nn.Module):
         return weights.gather(1, indices_NK[..., None].expand(-1, -1, weights.shape[-1]))
 
 
-def _spread(up: nn.ConvTranspose2d, x: Tensor) -> Tensor:
-    """A 2 x 2 transposed convolution of stride 2 on channels-last cells: ``[..., C]`` to ``[..., 4, C']``, row by row."""
-    weight = up.weight.permute(2, 3, 1, 0).flatten(0, 2)
-    return F.linear(x, weight, None if up.bias is None else up.bias.repeat(4)).unflatten(-1, (4, -1))
+def _spreading(up: nn.ConvTranspose2d) -> tuple[Tensor, Tensor | None]:
+    """A 2 x 2 transposed convolution of stride 2 as weight and bias of a linear layer: a cell's C channels to its 2 x 2 cells
+    of C' channels, row by row."""
+    return up.weight.permute(2, 3, 1, 0).flatten(0, 2), None if up.bias is None else up.bias.repeat(4)
 
 
 def _cells(maps_NCHW: Tensor, doublings: int) -> Tensor:
-    """A finer map by the coarse cells it belongs to, ``[N, cells, 4 ** doublings, C]``, in the order of `_spread`."""
+    """A finer map by the coarse cells it belongs to, ``[N, cells, 4 ** doublings, C]``, in the order of `_spreading`."""
     N, C, H, W = maps_NCHW.shape
     side = 2**doublings
     halves = [2] * doublings
