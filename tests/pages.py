@@ -22,13 +22,18 @@ from sam2_pipeline.pipeline.driver import run_job
 
 ROOT = Path(__file__).parent.parent
 EASY = sp.GenerateOptions(points_per_side=2, crop_grids=(), pred_iou_thresh=0.0, stability_score_thresh=0.0, max_objects=2)
-_FENCE = re.compile(r"^( *)```(\w[^\n]*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^( *)```([^\n`]+)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """Code under a fence that says just ``language``, indentation taken away."""
-    found = [(indent, code) for indent, label, code in _FENCE.findall(text) if label == language]
+    """Code under a fence that says just ``language`` (or ``{ .language .class }``), indentation taken away."""
+    found = [(indent, code) for indent, label, code in _FENCE.findall(text) if label.strip() == language]
     return ["".join(line.removeprefix(indent) for line in code.splitlines(keepends=True)) for indent, code in found]
+
+
+def count_blocks(text: str) -> int:
+    """How many there are, of any language."""
+    return len(_FENCE.findall(text))
 
 
 def commands(text: str) -> list[list[str]]:

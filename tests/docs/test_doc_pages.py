@@ -51,9 +51,9 @@ def test_python_runs(name: str, place: Path) -> None:
         exec(compile(block, name, "exec"), names)
 
 
-@pytest.mark.parametrize("name", having("python peer"))
+@pytest.mark.parametrize("name", having("{ .python .peer }"))
 def test_code_of_others_is_python(name: str) -> None:
-    for block in blocks(TEXTS[name], "python peer"):
+    for block in blocks(TEXTS[name], "{ .python .peer }"):
         ast.parse(block)
 
 
@@ -120,7 +120,7 @@ def literals() -> list[str]:
 def test_errors_are_real() -> None:
     """Each message of the page is one that the source holds."""
     source = literals()
-    quoted = blocks(TEXTS["troubleshooting.md"], "text error")
+    quoted = blocks(TEXTS["troubleshooting.md"], "{ .text .error }")
     assert len(quoted) >= 20
     for message in quoted:
         pattern = re.compile(".*".join(re.escape(piece) for piece in message.strip().split("…")), re.DOTALL)

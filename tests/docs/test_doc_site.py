@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from pages import ROOT
+from pages import ROOT, count_blocks
 
 from sam2_pipeline.cli import build_parser
 from sam2_pipeline.masklets.schema import TABLES
@@ -33,6 +33,15 @@ def test_pages_need_nothing_from_elsewhere(site: Path) -> None:
     for page in pages:
         loaded = re.findall(r"<(?:script|img|link)[^>]*?(?:src|href)=\"?(https?:[^\s\">]+)", page.read_text())
         assert not loaded, (page, loaded)
+
+
+def test_every_fence_became_a_block(site: Path) -> None:
+    """A label that MkDocs does not understand leaves a line of text."""
+    for page in (ROOT / "docs").rglob("*.md"):
+        if page.name != "python.md":  # which has docstrings, too
+            place = page.relative_to(ROOT / "docs").with_suffix("")
+            html = (site / ("" if page.stem == "index" else place) / "index.html").read_text()
+            assert html.count("<pre") == count_blocks(page.read_text()), page
 
 
 def test_every_verb_and_column_is_there(site: Path) -> None:
