@@ -12,7 +12,7 @@ def test_defaults_are_those_of_the_data_engine():
     generate = JobConfig().generate
     assert generate.points_per_side == 32
     assert generate.crop_grids == ((2, 16), (4, 4))
-    assert (generate.pred_iou_thresh, generate.stability_score_thresh) == (0.8, 0.95)
+    assert (generate.pred_iou_thresh, generate.stability_score_thresh) == (None, None)  # what suits the model
 
 
 def test_later_sources_win(tmp_path):

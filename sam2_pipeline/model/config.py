@@ -39,6 +39,8 @@ class ModelConfig:
         hidden_dim, memory_dim: channels of image features (D) and of stored memories (C).
         feedforward_dim: width of the feed-forward layers in memory attention and mask decoder.
         memory_layers: layers of memory attention.
+        good_iou, good_stability: predicted IoU and stability score from which on an automatic mask of the model is worth
+            keeping; by default those that the reference takes for the official ones.
     """
 
     name: str
@@ -49,6 +51,8 @@ class ModelConfig:
     memory_dim: int = 64
     feedforward_dim: int = 2048
     memory_layers: int = 4
+    good_iou: float = 0.8
+    good_stability: float = 0.95
 
     def __post_init__(self) -> None:
         if self.image_size % 32 or self.image_size < 128:
@@ -76,6 +80,8 @@ EMBEDDED = ModelConfig(
     hidden_dim=128,
     feedforward_dim=512,
     memory_layers=2,
+    good_iou=0.5,
+    good_stability=0.6,
 )
 
 _OFFICIAL = [

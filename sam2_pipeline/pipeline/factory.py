@@ -78,7 +78,7 @@ class ModelFactory:
 
         if threads:
             torch.set_num_threads(threads)
-        generate = GenerateOptions(**dataclasses.asdict(self.config.generate))
+        generate = GenerateOptions.for_model(model.config, **dataclasses.asdict(self.config.generate))
         settings = self.config.tracking
         tracking = TrackingOptions(
             fill_hole_area=settings.fill_hole_area, non_overlapping=settings.non_overlapping, row_batch=settings.row_batch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.masklets.rle import Rle, encode_columns
+from sam2_pipeline.model.config import ModelConfig
 from sam2_pipeline.model.conventions import DecodingRules
 from sam2_pipeline.model.layers import resize_maps
 from sam2_pipeline.model.mask_decoder import DecodedTokens
@@ -68,6 +70,12 @@ class GenerateOptions:
     def __post_init__(self) -> None:
         if self.points_per_side < 1 or self.points_per_batch < 1 or any(c < 1 or p < 1 for c, p in self.crop_grids):
             raise ConfigError("points_per_side, points_per_batch and crop_grids must be at least 1")
+
+    @classmethod
+    def for_model(cls, config: ModelConfig, **given: Any) -> GenerateOptions:
+        """The given options; where a threshold is None or not given, the one that suits the model."""
+        suited = {"pred_iou_thresh": config.good_iou, "stability_score_thresh": config.good_stability}
+        return cls(**given | {name: value for name, value in suited.items() if given.get(name) is None})
 
     def layers(self) -> list[tuple[int, np.ndarray]]:
         """(crops per side, grid of points in 0..1) of each layer; the first is the whole frame."""

@@ -170,7 +170,7 @@ class LiveStream(Iterator[LiveResult]):
 
     def discover(self, options: GenerateOptions | None = None) -> None:
         """Finds objects on the next frame, automatically, and tracks those that no known object covers, under free numbers."""
-        self._orders.add(Discover(options or GenerateOptions()))
+        self._orders.add(Discover(options or GenerateOptions.for_model(self.model.config)))
 
     # ------------------------------------------------------------------------------------------------------- results
 

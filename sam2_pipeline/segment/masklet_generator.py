@@ -35,7 +35,7 @@ class MaskletGenerator:
 
     Args:
         model: the network.
-        generate: how a frame is searched.
+        generate: how a frame is searched; by default with the thresholds that suit the model.
         tracking: how objects are tracked.
         backward: objects that are found or first prompted later are tracked backward too, so that their masklets begin where they
             do.
@@ -62,7 +62,8 @@ class MaskletGenerator:
         clean: CleanRules | None = None,
         judge: JudgeOptions | None = None,
     ):
-        self.model, self.generate_options, self.backward = model, generate or GenerateOptions(), backward
+        self.model, self.generate_options = model, generate or GenerateOptions.for_model(model.config)
+        self.backward = backward
         self.clean, self.judge_options = clean or CleanRules(), judge
         # Nobody corrects a generator, so nothing is kept but what the next frame reads.
         self.tracking = replace(tracking or TrackingOptions(), history_frames=0)

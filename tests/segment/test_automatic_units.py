@@ -6,6 +6,7 @@ import torch
 from golden.goldens import load
 from scipy import ndimage
 
+from sam2_pipeline.model.config import find_config
 from sam2_pipeline.model.layers import resize_maps
 from sam2_pipeline.segment.automatic import GenerateOptions, _near_crop_edge, crop_boxes, point_grid
 from sam2_pipeline.segment.clean import fill_holes, remove_sprinkles, small_components
@@ -92,3 +93,10 @@ def test_picture_postprocessing() -> None:
     mended = remove_sprinkles(mended, logits > 0, 5, options.mask_threshold - 10)
     resized = resize_maps(mended[None], (40, 60)).numpy()
     np.testing.assert_allclose(resized, ARRAYS["postprocess_masks"].reshape(resized.shape), atol=1e-5)
+
+
+def test_thresholds_that_suit_the_model() -> None:
+    official, small = find_config("sam2.1_hiera_tiny"), find_config(None)
+    assert GenerateOptions.for_model(official) == GenerateOptions()
+    suited = GenerateOptions.for_model(small, pred_iou_thresh=None, stability_score_thresh=0.7, max_objects=None)
+    assert (suited.pred_iou_thresh, suited.stability_score_thresh, suited.max_objects) == (small.good_iou, 0.7, None)
