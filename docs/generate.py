@@ -20,7 +20,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from sam2_pipeline.bench import cli as bench
-from sam2_pipeline.cli import EXIT_CODES, build_parser
+from sam2_pipeline.cli import build_parser
+from sam2_pipeline.cli.shared import EXIT_CODES
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.masklets.schema import KEYS, SCHEMA_VERSION, TABLES
 from sam2_pipeline.settings import Settings
