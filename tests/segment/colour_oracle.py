@@ -38,6 +38,7 @@ class Model:
 
     class config:
         image_size = SIDE
+        good_iou, good_stability = 0.8, 0.95
 
 
 class Engine:
