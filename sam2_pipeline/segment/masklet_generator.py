@@ -62,14 +62,14 @@ class MaskletGenerator:
         clean: CleanRules | None = None,
         judge: JudgeOptions | None = None,
     ):
+        self.discover, self.cuts, self.identity, self.lost_after_s = discover or DiscoverOptions(), cuts, identity, lost_after_s
+        if lost_after_s is not None and self.discover.every_s is None:
+            raise ConfigError("lost_after_s needs discover.every_s: lost objects are looked for when others are")
         self.model, self.generate_options = model, generate or GenerateOptions.for_model(model.config)
         self.backward = backward
         self.clean, self.judge_options = clean or CleanRules(), judge
         # Nobody corrects a generator, so nothing is kept but what the next frame reads.
         self.tracking = replace(tracking or TrackingOptions(), history_frames=0)
-        self.discover, self.cuts, self.identity, self.lost_after_s = discover or DiscoverOptions(), cuts, identity, lost_after_s
-        if lost_after_s is not None and self.discover.every_s is None:
-            raise ConfigError("lost_after_s needs discover.every_s: lost objects are looked for when others are")
 
     def stream(
         self, source: FrameSource, prompts: Sequence[Prompt] | None = None, *, annotate_fps: float | None = None
