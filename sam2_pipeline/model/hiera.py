@@ -4,35 +4,43 @@ Shapes: B pictures, H x W tokens of a map kept channels-last, d channels, w wind
 Module names are those of the released checkpoints (``image_encoder.trunk``).
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2_pipeline.model.config import TrunkConfig
-from sam2_pipeline.model.layers import MLP, in_pieces, learned
+from sam2_pipeline.model.layers import MLP, eager_on_cpu, in_pieces, learned
 
 _EPS = 1e-6
 _WINDOW_EMBED_SIDE = 8
 
 
-def split_windows(x_BHWC: Tensor, window: int, padding_C: Tensor) -> Tensor:
-    """Cuts maps into windows ``[B * windows, window * window, C]``; below and to the right they are padded with a constant."""
+def split_windows(x_BHWC: Tensor, sides: tuple[int, int]) -> Tensor:
+    """Cuts maps into windows ``[B * windows, height * width, C]`` of sides that divide the map's."""
+    x = x_BHWC.unflatten(2, (-1, sides[1])).unflatten(1, (-1, sides[0])).transpose(2, 3)
+    return x.flatten(3, 4).flatten(0, 2)
+
+
+def join_windows(windows: Tensor, sides: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Undoes `split_windows`: ``[B, H, W, C]`` of ``size``."""
+    x = windows.unflatten(1, sides).unflatten(0, (-1, size[0] // sides[0], size[1] // sides[1])).transpose(2, 3)
+    return x.flatten(3, 4).flatten(1, 2)
+
+
+def pad_below(x_BHWC: Tensor, window: int, padding_C: Tensor) -> Tensor:
+    """Maps grown below and to the right by a constant, until windows fit."""
     B, H, W, C = x_BHWC.shape
-    rows, columns = -(-H // window), -(-W // window)
-    if (rows * window, columns * window) != (H, W):
-        padded = padding_C.expand(B, rows * window, columns * window, C).clone()
-        padded[:, :H, :W] = x_BHWC
-        x_BHWC = padded
-    x = x_BHWC.unflatten(2, (columns, window)).unflatten(1, (rows, window)).transpose(2, 3)
-    return x.reshape(B * rows * columns, window * window, C)
+    padded = padding_C.to(x_BHWC.dtype).expand(B, -(-H // window) * window, -(-W // window) * window, C).clone()
+    padded[:, :H, :W] = x_BHWC
+    return padded
 
 
-def join_windows(windows: Tensor, window: int, size: tuple[int, int]) -> Tensor:
-    """Undoes `split_windows`, dropping the padding: ``[B, H, W, C]`` of ``size``."""
-    H, W = size
-    rows, columns = -(-H // window), -(-W // window)
-    x = windows.unflatten(1, (window, window)).unflatten(0, (-1, rows, columns)).transpose(2, 3)
-    return x.flatten(3, 4).flatten(1, 2)[:, :H, :W]
+def spans(length: int, window: int) -> list[tuple[int, int, int]]:
+    """A side in stretches of windows of one size: (begin, end, the windows' side), whole windows and the rest."""
+    whole = length // window * window
+    return [span for span in ((0, whole, window), (whole, length, length - whole)) if span[0] < span[1]]
 
 
 def pool(x_BHWC: Tensor) -> Tensor:
@@ -55,26 +63,57 @@ class MultiScaleAttention(nn.Module):
         """``window`` 0 is the whole map.
 
         Padding is not masked, it takes part in attention, as in the reference: a position of zeros, so its projections are
-        the bias alone. Hence windows are padded after the projection, which is spared that work.
+        the bias alone. Hence padding comes after the projection, which is spared that work.
         """
         C = self.proj.in_features
         q, kv = self.qkv(x_BHWC).split((C, 2 * C), dim=-1)
         if self.pooled:
             q = pool(q)
-        B, H, W, _ = q.shape
-        query_window = window // 2 if self.pooled else window
-        if window:
-            q = split_windows(q, query_window, self.qkv.bias[:C])
-            kv = split_windows(kv, window, self.qkv.bias[C:])
+        H, W = kv.shape[1:3]
+        if not window:
+            x = self._attend(q, kv, (H, W))
+        elif H % window == 0 and W % window == 0:
+            x = self._attend(q, kv, (window, window))
+        elif eager_on_cpu(q):
+            x = self._attend_unpadded(q, kv, window)
         else:
-            q, kv = q.flatten(1, 2), kv.flatten(1, 2)
+            query_window = window // 2 if self.pooled else window
+            padded = pad_below(q, query_window, self.qkv.bias[:C]), pad_below(kv, window, self.qkv.bias[C:])
+            x = self._attend(*padded, (window, window))[:, : q.shape[1], : q.shape[2]]
+        return self.proj(x)
+
+    def _attend_unpadded(self, q_BHWC: Tensor, kv_BHWC: Tensor, window: int) -> Tensor:
+        """What padded windows give, by windows of up to four sizes: whole, cut at the right, at the bottom, or at both."""
+        halves = 2 if self.pooled else 1
+
+        def part(rows: tuple[int, int, int], columns: tuple[int, int, int]) -> Tensor:
+            (top, bottom, height), (left, right, width) = rows, columns
+            q = q_BHWC[:, top // halves : bottom // halves, left // halves : right // halves]
+            return self._attend(q, kv_BHWC[:, top:bottom, left:right], (height, width), window * window - height * width)
+
+        across, down = spans(kv_BHWC.shape[2], window), spans(kv_BHWC.shape[1], window)
+        return torch.cat([torch.cat([part(rows, columns) for columns in across], dim=2) for rows in down], dim=1)
+
+    def _attend(self, q_BHWC: Tensor, kv_BHWC: Tensor, sides: tuple[int, int], absent: int = 0) -> Tensor:
+        """Attention in windows of ``sides``, as if each had ``absent`` positions of padding more.
+
+        These are all alike: n equal keys with equal values are one whose weight is n times as large, or its score by log n.
+        """
+        query_sides = (sides[0] // 2, sides[1] // 2) if self.pooled else sides
+        queries, keys, bias = split_windows(q_BHWC, query_sides), split_windows(kv_BHWC, sides), None
+        if absent:
+            padding = self.qkv.bias[self.proj.in_features :].to(keys.dtype)
+            keys = torch.cat((keys, padding.expand(len(keys), 1, -1)), dim=1)
+            bias = keys.new_zeros(keys.shape[1])
+            bias[-1] = math.log(absent)
+            bias = bias.expand(queries.shape[1], -1)
 
         def heads(x_NTC: Tensor) -> Tensor:
             return x_NTC.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
-        k, v = kv.chunk(2, dim=-1)
-        x = F.scaled_dot_product_attention(heads(q), heads(k), heads(v)).transpose(1, 2).flatten(2)
-        return self.proj(join_windows(x, query_window, (H, W)) if window else x.view(B, H, W, C))
+        k, v = keys.chunk(2, dim=-1)
+        x = F.scaled_dot_product_attention(heads(queries), heads(k), heads(v), attn_mask=bias)
+        return join_windows(x.transpose(1, 2).flatten(2), query_sides, (q_BHWC.shape[1], q_BHWC.shape[2]))
 
 
 class Block(nn.Module):

@@ -4,10 +4,11 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from numpy.random import Generator
+from numpy.random import Generator, default_rng
 from PIL import Image
 
 from sam2_pipeline.errors import ConfigError, VideoError
@@ -22,8 +23,11 @@ from sam2_pipeline.training.settings import DataSection
 from sam2_pipeline.training.synthetic import SceneOptions, make_scene
 
 _ASPECTS = (1.0, 1.0, 4 / 3, 3 / 4, 16 / 9, 9 / 16)  # width to height
+_VARIED = 24  # frames of a scene from which several examples are taken
 _DAVIS_FOLDERS = ("480p", "Full-Resolution", "")
 _VOID = 255  # DAVIS: pixels that belong to no object for certain
+
+_last_scene = lru_cache(maxsize=1)(make_scene)
 
 
 def open_clips(data: DataSection) -> ClipSource:
@@ -53,10 +57,12 @@ class SyntheticClips:
         return self.data.num_scenes
 
     def read(self, index: int, request: ClipRequest, rng: Generator) -> Clip | None:
-        stretch = rng.choice(_ASPECTS) ** 0.5
-        size = (round(self.data.size / stretch), round(self.data.size * stretch))
+        data, seed = self.data, self.data.first_seed + index
+        stretch = default_rng(seed).choice(_ASPECTS) ** 0.5
+        size = (round(data.size / stretch), round(data.size * stretch))
         length = 3 * request.frames * request.max_stride // 2 if request.frames > 1 else 1
-        scene = make_scene(self.data.first_seed + index, SceneOptions(size=size, frames=length, pictures=self.data.pictures))
+        length = length if data.views == 1 else max(length, _VARIED)
+        scene = _last_scene(seed, SceneOptions(size=size, frames=length, pictures=data.pictures))
         numbers = choose_frames(length, request, rng)
         first = scene.masks(int(numbers[0]))
         chosen = choose_objects(first.mean(axis=(1, 2)), request, rng)

@@ -92,7 +92,7 @@ class Examples(Dataset[Example]):
         config, plan = self.config, plan_step(self.config, step)
         position = step * max(config.data.batch, config.data.image_batch or 0) + slot
         rng = default_rng([config.run.seed, _CLIP, step, slot])
-        clip, skipped = self._next_clip(position, plan, rng)
+        clip, skipped = self._next_clip(position // config.data.views, plan, rng)
         frames, masks = to_square(clip, plan.size)
         if config.data.augment:
             varied, varied_masks = augment(frames, masks, rng)

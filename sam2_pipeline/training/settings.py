@@ -44,7 +44,8 @@ class DataSection(Settings):
     folder ``root``; tables reads a run's output there. A step is made of clips of ``frames`` frames, or with probability
     ``image_share`` of ``image_batch`` single frames. ``image_sizes``: each step picks one as the side of the network's input
     (empty: the model's own). ``size``: about how many pixels a side scenes and decoded videos have before they are brought
-    to that. ``max_stride``: largest distance, in annotated frames, between neighbours of a clip. ``min_area``: share of its
+    to that. A scene, which takes longer to set up than to draw, serves ``views`` examples in a row, of frames of their own.
+    ``max_stride``: largest distance, in annotated frames, between neighbours of a clip. ``min_area``: share of its
     first frame that an object must cover.
     """
 
@@ -53,6 +54,7 @@ class DataSection(Settings):
     root: str | None = None
     first_seed: int = setting(1_000_000, low=0)
     num_scenes: int = setting(1_000_000, low=1)
+    views: int = setting(1, low=1)
     size: int = setting(288, low=64)
     pictures: str | None = None
     frames: int = setting(8, low=1)
@@ -70,6 +72,8 @@ class DataSection(Settings):
         super().__post_init__()
         if (self.kind == "synthetic") != (self.root is None):
             raise ConfigError(f"data.root is {self.root!r}, expected {'none' if self.root else 'a folder'} for {self.kind} data")
+        if self.views > 1 and self.kind != "synthetic":
+            raise ConfigError(f"data.views is {self.views}, expected 1 for {self.kind} data")
         for size in self.image_sizes:
             if size < 128 or size % 32:
                 raise ConfigError(f"data.image_sizes holds {size}, expected multiples of 32 from 128 on")

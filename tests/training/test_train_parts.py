@@ -1,6 +1,8 @@
 """The pieces of training: clips, prompts, losses, rates."""
 
 import json
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from sam2_pipeline.model.checkpoint import build_model
 from sam2_pipeline.model.conventions import BACKGROUND, OBJECT
 from sam2_pipeline.pipeline.driver import run_job
 from sam2_pipeline.pipeline.progress import Reporter
-from sam2_pipeline.training import clicks
+from sam2_pipeline.training import clicks, clip_sources
 from sam2_pipeline.training.augment import augment, to_square
 from sam2_pipeline.training.clip_sources import DavisClips, SavClips, open_clips, read_sav
 from sam2_pipeline.training.clips import Clip, ClipRequest, choose_frames, choose_objects
@@ -28,6 +30,7 @@ from sam2_pipeline.training.losses import mask_losses
 from sam2_pipeline.training.optimizer import freeze, group_of, make_optimizer, share_of_rate
 from sam2_pipeline.training.settings import LossSection, OptimSection, TrainConfig
 from sam2_pipeline.training.steps import plan_step
+from sam2_pipeline.training.synthetic import make_scene
 
 SMALL = ("data.batch=2", "data.size=96", "data.image_sizes=[128]", "data.loaders=0", "data.num_scenes=4", "data.frames=3")
 
@@ -45,6 +48,7 @@ def config(*overrides: str) -> TrainConfig:
         ("model.name=huge", "unknown model 'huge'"),
         ("model.freeze=[head]", "model.freeze holds 'head', expected some of image_encoder"),
         ("data.kind=davis", "data.root is None, expected a folder for davis data"),
+        ("data.views=2 data.kind=davis data.root=here", "data.views is 2, expected 1 for davis data"),
         ("data.root=here", "data.root is 'here', expected none for synthetic data"),
         ("data.image_sizes=[130]", "multiples of 32"),
         ("prompts.mask=0.9", "expected at most 1"),
@@ -53,7 +57,7 @@ def config(*overrides: str) -> TrainConfig:
 )
 def test_wrong_settings_are_named(override, message):
     with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
-        TrainConfig.load(None, [override])
+        TrainConfig.load(None, override.split())
 
 
 def test_the_shipped_settings_are_valid(request):
@@ -186,6 +190,15 @@ def test_batches_are_the_same_wherever_they_are_made():
     assert torch.equal(torch.cat([half.draws_TNK for half in halves], dim=1), ours[0].draws_TNK)
     with pytest.raises(ConfigError, match="batch of 2 clips cannot be shared evenly by 3"):
         batches(config(), 0, 0, 3)
+
+
+def test_a_scene_serves_several_examples(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(clip_sources, "_last_scene", lru_cache(maxsize=1)(lambda *of: drawn.append(of) or make_scene(*of)))
+    settings = config("data.image_share=1.0", "data.batch=4", "data.views=2", "optim.steps=2")
+    frames = torch.cat([batch.frames_VT3SS for batch in batches(settings, 0)])
+    assert len(drawn) == 4 and len(frames) == 8
+    assert not any(torch.equal(a, b) for a, b in pairwise(frames))
 
 
 class SomeEmpty:
