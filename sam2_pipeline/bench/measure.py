@@ -21,7 +21,7 @@ from sam2_pipeline.model.memory_bank import NUM_RECENT
 
 HEIGHT, WIDTH = 540, 960
 MEMORY_FULL = NUM_RECENT + 1  # frames that come before the first one that reads a full memory; they are not timed
-_SAME_MASK = 0.99  # mean IoU from which two implementations count as one
+_SAME_MASK = 0.999  # mean IoU from which two implementations count as one
 
 
 @dataclass(frozen=True, slots=True)

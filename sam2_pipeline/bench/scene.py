@@ -28,7 +28,7 @@ def _random_tensor(key: str, shape: tuple[int, ...]) -> Tensor:
     # Queries and keys that read the picture share their numbers: like then attends to like.
     stream = re.sub(r"(mask_decoder.*_to_(?:token|image)\.)k_proj", r"\1q_proj", key)
     normal = torch.randn(shape, generator=torch.Generator().manual_seed(crc32(stream.encode())))
-    if re.search(r"embed|_token|_pos_enc|tpos|no_obj_ptr", key) and "patch_embed" not in key:
+    if re.search(r"embed|_tokens?\.weight|_pos_enc|tpos|no_obj_ptr", key) and "patch_embed" not in key:
         return 0.5 * normal
     if key.endswith("gaussian_matrix"):
         return normal

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2_pipeline.model.layers import eager_on_cpu
+from sam2_pipeline.model.linear import Linear
 
 # `_attend_narrow_values` holds so many scores at a time (16 MB), and looks at so many keys beforehand.
 _SCORES_AT_ONCE = 2**22
@@ -28,10 +29,10 @@ class Attention(nn.Module):
     def __init__(self, dim: int, inner_dim: int, num_heads: int):
         super().__init__()
         self.num_heads = num_heads
-        self.q_proj = nn.Linear(dim, inner_dim)
-        self.k_proj = nn.Linear(dim, inner_dim)
-        self.v_proj = nn.Linear(dim, inner_dim)
-        self.out_proj = nn.Linear(inner_dim, dim)
+        self.q_proj = Linear(dim, inner_dim)
+        self.k_proj = Linear(dim, inner_dim)
+        self.v_proj = Linear(dim, inner_dim)
+        self.out_proj = Linear(inner_dim, dim)
 
     def _heads(self, x_NTE: Tensor) -> Tensor:
         N, T, E = x_NTE.shape

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2_pipeline.model.config import TrunkConfig
-from sam2_pipeline.model.layers import MLP, eager_on_cpu, in_pieces, learned
+from sam2_pipeline.model.layers import eager_on_cpu, in_pieces, learned
+from sam2_pipeline.model.linear import MLP, Linear
 
 _EPS = 1e-6
 _WINDOW_EMBED_SIDE = 8
@@ -56,8 +57,8 @@ class MultiScaleAttention(nn.Module):
     def __init__(self, dim_in: int, dim_out: int, num_heads: int, pooled: bool):
         super().__init__()
         self.num_heads, self.pooled = num_heads, pooled
-        self.qkv = nn.Linear(dim_in, 3 * dim_out)
-        self.proj = nn.Linear(dim_out, dim_out)
+        self.qkv = Linear(dim_in, 3 * dim_out)
+        self.proj = Linear(dim_out, dim_out)
 
     def forward(self, x_BHWC: Tensor, window: int) -> Tensor:
         """``window`` 0 is the whole map.
@@ -125,9 +126,9 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim_in, eps=_EPS)
         self.attn = MultiScaleAttention(dim_in, dim_out, num_heads, self.pooled)
         self.norm2 = nn.LayerNorm(dim_out, eps=_EPS)
-        self.mlp = MLP([dim_out, 4 * dim_out, dim_out], F.gelu)
+        self.mlp = MLP([dim_out, 4 * dim_out, dim_out], "gelu")
         if self.pooled:
-            self.proj = nn.Linear(dim_in, dim_out)
+            self.proj = Linear(dim_in, dim_out)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         if self.window:

@@ -1,7 +1,6 @@
 """Small pieces that several networks of the model share."""
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -13,20 +12,6 @@ _PIECE_TOKENS = 2048  # per thread, see `in_pieces`
 def learned(*shape: int) -> nn.Parameter:
     """A learned embedding, small and random until weights are loaded."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
-
-
-class MLP(nn.Module):
-    """Linear layers with an activation between them. Keys ``layers.0``, ``layers.1``, ... as in the checkpoints."""
-
-    def __init__(self, dims: list[int], activation: Callable[[Tensor], Tensor] = F.relu):
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(dims))
-        self.activation = activation
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
-        return self.layers[-1](x)
 
 
 class LayerNorm2d(nn.Module):

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2_pipeline.model.attention import Attention
-from sam2_pipeline.model.layers import MLP, LayerNorm2d, in_pieces
+from sam2_pipeline.model.layers import LayerNorm2d, in_pieces
+from sam2_pipeline.model.linear import MLP
 
 NUM_MASKS = 4
 _NUM_HEADS = 8

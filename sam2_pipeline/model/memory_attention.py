@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sam2_pipeline.model.attention import attend
 from sam2_pipeline.model.layers import in_pieces
+from sam2_pipeline.model.linear import Linear
 from sam2_pipeline.model.native.reading import read_memory, reads_natively
 from sam2_pipeline.model.positions import rotary_tables
 
@@ -32,8 +33,8 @@ class RotaryAttention(nn.Module):
         super().__init__()
         self.q_proj = nn.Linear(dim, dim)
         self.k_proj = nn.Linear(key_dim, dim)
-        self.v_proj = nn.Linear(key_dim, dim)
-        self.out_proj = nn.Linear(dim, dim)
+        self.v_proj = Linear(key_dim, dim)
+        self.out_proj = Linear(dim, dim)
 
     @staticmethod
     def _halves(linear: nn.Linear) -> tuple[Tensor, Tensor]:
@@ -82,8 +83,8 @@ class MemoryAttentionLayer(nn.Module):
         super().__init__()
         self.self_attn = RotaryAttention(dim, dim)
         self.cross_attn_image = RotaryAttention(dim, memory_dim)
-        self.linear1 = nn.Linear(dim, feedforward_dim)
-        self.linear2 = nn.Linear(feedforward_dim, dim)
+        self.linear1 = Linear(dim, feedforward_dim)
+        self.linear2 = Linear(feedforward_dim, dim)
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
@@ -99,7 +100,7 @@ class MemoryAttentionLayer(nn.Module):
         return in_pieces(self._feed, x, dim=1)
 
     def _feed(self, x_NTD: Tensor) -> Tensor:
-        return x_NTD + self.linear2(F.relu(self.linear1(self.norm3(x_NTD))))
+        return x_NTD + self.linear2(self.linear1(self.norm3(x_NTD), "relu"))
 
 
 class MemoryAttention(nn.Module):

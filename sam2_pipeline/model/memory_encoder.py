@@ -6,10 +6,10 @@ Shapes: N objects, S image side, h = S/16, D = 256, C = 64 memory channels.
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2_pipeline.model.layers import LayerNorm2d, in_pieces
+from sam2_pipeline.model.linear import Linear
 
 _CHANNELS = (1, 4, 16, 64, 256)
 
@@ -35,13 +35,13 @@ class ConvNeXtBlock(nn.Module):
         super().__init__()
         self.dwconv = nn.Conv2d(dim, dim, kernel_size=7, padding=3, groups=dim)
         self.norm = LayerNorm2d(dim)
-        self.pwconv1 = nn.Linear(dim, 4 * dim)
-        self.pwconv2 = nn.Linear(4 * dim, dim)
+        self.pwconv1 = Linear(dim, 4 * dim)
+        self.pwconv2 = Linear(4 * dim, dim)
         self.gamma = nn.Parameter(torch.full((dim,), 1e-6))
 
     def forward(self, x_NDHW: Tensor) -> Tensor:
         x = self.norm(self.dwconv(x_NDHW)).permute(0, 2, 3, 1)
-        x = in_pieces(lambda rows: self.gamma * self.pwconv2(F.gelu(self.pwconv1(rows))), x, dim=0)
+        x = in_pieces(lambda rows: self.gamma * self.pwconv2(self.pwconv1(rows, "gelu")), x, dim=0)
         return x_NDHW + x.permute(0, 3, 1, 2)
 
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from sam2_pipeline.model.config import ModelConfig
 from sam2_pipeline.model.conventions import MASK_BIAS, MASK_SCALE, NO_OBJECT_LOGIT, NOT_A_POINT, RELEASED_RULES, DecodingRules
 from sam2_pipeline.model.image_encoder import FrameFeatures, ImageEncoder
-from sam2_pipeline.model.layers import MLP, learned, resize_maps
+from sam2_pipeline.model.layers import learned, resize_maps
+from sam2_pipeline.model.linear import MLP
 from sam2_pipeline.model.mask_decoder import MaskDecoder, stability
 from sam2_pipeline.model.memory_attention import MemoryAttention
 from sam2_pipeline.model.memory_bank import CONDITIONING

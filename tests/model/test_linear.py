@@ -1,0 +1,71 @@
+"""Linear layers with the weight in oneDNN's order equal PyTorch's, whatever became of the weight in the meantime."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sam2_pipeline.model.linear import MLP, Linear, packs
+
+ACTIVATIONS = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("shape", [(50, 48), (2, 7, 9, 48), (3, 48)])
+def test_equals_the_plain_layer(activation, shape):
+    torch.manual_seed(0)
+    layer, x = Linear(48, 96), torch.randn(shape) * 3
+    for given in (x, x.transpose(0, -2)):
+        expected = ACTIVATIONS[activation](F.linear(given, layer.weight, layer.bias))
+        torch.testing.assert_close(layer(given, activation), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_without_a_bias():
+    layer, x = Linear(16, 8, bias=False), torch.randn(100, 16)
+    torch.testing.assert_close(layer(x), x @ layer.weight.T, atol=1e-5, rtol=1e-5)
+
+
+def test_a_new_weight_is_seen():
+    torch.manual_seed(0)
+    layer, x = Linear(16, 8), torch.randn(100, 16)
+    before = layer(x)
+    layer.load_state_dict(nn.Linear(16, 8).state_dict())
+    torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), atol=1e-5, rtol=1e-5)
+    assert not torch.equal(layer(x), before)
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), atol=1e-5, rtol=1e-5)
+    layer.double()
+    assert layer(x.double()).dtype == torch.float64
+
+
+def test_copies_and_pickles():
+    layer, x = Linear(16, 8), torch.randn(100, 16)
+    expected = layer(x)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(twin(x), expected) and twin.state_dict().keys() == {"weight", "bias"}
+
+
+def test_training_sees_the_plain_layer():
+    layer, x = Linear(16, 8), torch.randn(100, 16)
+    with torch.enable_grad():
+        assert not packs(x, layer.weight)
+        layer(x, "gelu").sum().backward()
+    assert layer.weight.grad is not None and layer.weight.grad.abs().sum() > 0
+
+
+def test_bfloat16_is_left_to_pytorch():
+    layer, x = Linear(16, 8), torch.randn(100, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+
+
+def test_a_chain():
+    torch.manual_seed(0)
+    chain, x = MLP([16, 32, 8], "gelu"), torch.randn(100, 16)
+    first, last = chain.layers
+    expected = F.linear(F.gelu(F.linear(x, first.weight, first.bias)), last.weight, last.bias)
+    torch.testing.assert_close(chain(x), expected, atol=1e-5, rtol=1e-5)
