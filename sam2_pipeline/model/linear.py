@@ -15,7 +15,7 @@ from sam2_pipeline.model.layers import eager_on_cpu
 
 Activation = Literal["none", "relu", "gelu"]
 
-_FEWEST_ROWS = 32  # below, PyTorch's own path is as good, and needs no second copy of the weight
+_FEWEST_ROWS = 512  # below, there is little to gain, and a second copy of the weight to pay
 _OPERATORS = ("_reorder_linear_weight", "_linear_pointwise")
 
 

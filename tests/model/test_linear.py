@@ -14,7 +14,7 @@ ACTIVATIONS = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("shape", [(50, 48), (2, 7, 9, 48), (3, 48)])
+@pytest.mark.parametrize("shape", [(600, 48), (2, 17, 19, 48), (3, 48)])
 def test_equals_the_plain_layer(activation, shape):
     torch.manual_seed(0)
     layer, x = Linear(48, 96), torch.randn(shape) * 3
@@ -24,13 +24,13 @@ def test_equals_the_plain_layer(activation, shape):
 
 
 def test_without_a_bias():
-    layer, x = Linear(16, 8, bias=False), torch.randn(100, 16)
+    layer, x = Linear(16, 8, bias=False), torch.randn(700, 16)
     torch.testing.assert_close(layer(x), x @ layer.weight.T, atol=1e-5, rtol=1e-5)
 
 
 def test_a_new_weight_is_seen():
     torch.manual_seed(0)
-    layer, x = Linear(16, 8), torch.randn(100, 16)
+    layer, x = Linear(16, 8), torch.randn(700, 16)
     before = layer(x)
     layer.load_state_dict(nn.Linear(16, 8).state_dict())
     torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), atol=1e-5, rtol=1e-5)
@@ -43,14 +43,14 @@ def test_a_new_weight_is_seen():
 
 
 def test_copies_and_pickles():
-    layer, x = Linear(16, 8), torch.randn(100, 16)
+    layer, x = Linear(16, 8), torch.randn(700, 16)
     expected = layer(x)
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert torch.equal(twin(x), expected) and twin.state_dict().keys() == {"weight", "bias"}
 
 
 def test_training_sees_the_plain_layer():
-    layer, x = Linear(16, 8), torch.randn(100, 16)
+    layer, x = Linear(16, 8), torch.randn(700, 16)
     with torch.enable_grad():
         assert not packs(x, layer.weight)
         layer(x, "gelu").sum().backward()
@@ -58,14 +58,14 @@ def test_training_sees_the_plain_layer():
 
 
 def test_bfloat16_is_left_to_pytorch():
-    layer, x = Linear(16, 8), torch.randn(100, 16)
+    layer, x = Linear(16, 8), torch.randn(700, 16)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
 
 
 def test_a_chain():
     torch.manual_seed(0)
-    chain, x = MLP([16, 32, 8], "gelu"), torch.randn(100, 16)
+    chain, x = MLP([16, 32, 8], "gelu"), torch.randn(700, 16)
     first, last = chain.layers
     expected = F.linear(F.gelu(F.linear(x, first.weight, first.bias)), last.weight, last.bias)
     torch.testing.assert_close(chain(x), expected, atol=1e-5, rtol=1e-5)
