@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sam2_pipeline.bench import measure
+from sam2_pipeline.bench import measure, scene
 from sam2_pipeline.bench.cli import main, make_model
 from sam2_pipeline.bench.contestants import Ours
 from sam2_pipeline.bench.measure import Result, Sizes
@@ -64,6 +64,14 @@ def test_weights_make_masks_of_both_signs(model: Sam2) -> None:
     pictures = torch.zeros(1, 3, 128, 128).uniform_(-2, 2, generator=torch.Generator().manual_seed(0))
     [logits] = Ours(model).track(pictures, np.array([[40.0, 50.0], [80.0, 70.0]]), 96, 128)
     assert all(0.01 < float((mask > 0).float().mean()) < 0.99 for mask in logits)
+
+
+def test_the_decoder_is_no_louder_than_meant(model: Sam2) -> None:
+    """Names such as cross_attn_token_to_image are not those of tokens: such weights made rounding grow into other masks."""
+    weights = scene.random_weights({key: tuple(tensor.shape) for key, tensor in model.state_dict().items()})
+    projection = weights["sam_mask_decoder.transformer.layers.0.cross_attn_token_to_image.q_proj.weight"]
+    assert float(projection.std()) == pytest.approx(2.5 / projection.shape[1] ** 0.5, rel=0.05)
+    assert float(weights["sam_mask_decoder.mask_tokens.weight"].std()) == pytest.approx(0.5, rel=0.1)
 
 
 def test_the_ratio_is_the_peers_time_over_ours() -> None:
