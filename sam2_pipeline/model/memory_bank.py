@@ -58,16 +58,19 @@ class MemoryBank(Generic[Array]):
         mapped = [frame for frame, record in self.tracked.items() if record.memory_TC is not None]
         return plan_reading(list(self.prompted), self.tracked, now, direction, video_length, rules, mapped)
 
-    def forget_far_from(self, frame: int, whole: int, pointers: int) -> None:
+    def forget_far_from(self, frame: int, *, shown: int, read: int, pointers: int) -> None:
         """Keeps memory flat on videos of any length.
 
-        Tracked frames further than ``whole`` from ``frame`` keep only their pointer, those further than ``pointers`` nothing.
+        Tracked frames further than ``shown`` from ``frame`` lose their logits, those further than ``read`` their map, and those
+        further than ``pointers``, too, their pointer.
         """
         for other, record in list(self.tracked.items()):
             distance = abs(other - frame)
-            if distance > whole:
-                record.logits_HW = record.memory_TC = None
-            if distance > max(whole, pointers):
+            if distance > shown:
+                record.logits_HW = None
+            if distance > read:
+                record.memory_TC = None
+            if distance > max(shown, read, pointers):
                 del self.tracked[other]
 
 

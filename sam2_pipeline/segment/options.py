@@ -47,4 +47,5 @@ class TrackingOptions:
     def forget(self, bank: MemoryBank, frame: int) -> None:
         """Drops what the history need not hold, never what the next frame may read."""
         if self.history_frames is not None:
-            bank.forget_far_from(frame, max(self.history_frames, self.memory.map_horizon), MAX_POINTERS)
+            read = max(self.history_frames, self.memory.map_horizon)
+            bank.forget_far_from(frame, shown=self.history_frames, read=read, pointers=MAX_POINTERS)

@@ -96,6 +96,24 @@ def test_memory_is_flat(model: Sam2, video: list[np.ndarray]) -> None:
     assert sizes[30:] == [sizes[30]] * 30
 
 
+def test_what_an_object_costs(model: Sam2, video: list[np.ndarray]) -> None:
+    """Without a history (as masklets are made): the maps that are read and the newest one, and pointers; see docs/benchmarks.md."""
+    session = VideoSegmenter(model, TrackingOptions(history_frames=0)).open([video[t % len(video)] for t in range(30)])
+    session.prompt(click(1, 0, 40, 30))
+    tokens, side, D, C = 8 * 8, 32, model.config.hidden_dim, model.config.memory_dim
+    a_map, logits, pointer = 2 * tokens * C, 4 * side * side, 4 * (D + 2)
+    for _ in session.propagate():
+        bank = session.objects[1].bank
+        tensors = [
+            tensor
+            for record in (*bank.prompted.values(), *bank.tracked.values())
+            for tensor in (record.logits_HW, record.memory_TC, record.pointer_D, record.predicted_iou, record.object_score)
+            if tensor is not None
+        ]
+        held = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+        assert held <= 9 * a_map + 2 * logits + 18 * pointer
+
+
 def test_history_does_not_change_tracking(model: Sam2, video: list[np.ndarray]) -> None:
     """What is forgotten is never what the next frame reads."""
     short = tracks(model, video, PROMPTS[:2], history_frames=0)
