@@ -9,6 +9,7 @@ from sam2_pipeline.io.commits import list_commits
 from sam2_pipeline.io.manifest import plan_work, read_manifest
 from sam2_pipeline.io.sources import list_videos
 from sam2_pipeline.io.storage import Storage
+from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.work import VideoInfo, VideoRef
 from sam2_pipeline.pipeline.prepare import check_secrets
 from sam2_pipeline.pipeline.prompts import PROBES_AT_ONCE, load_prompts, probe
@@ -23,7 +24,8 @@ class Estimate:
     """``hours`` and ``size_bytes`` are of all videos, extrapolated from those ``probed``; ``units`` are still to do.
 
     ``worker_hours`` is how long one worker on a ``device`` like this machine's has to do, by the first frames of the ``timed``
-    videos; None if none was timed.
+    videos; None if none was timed. Where objects are looked for again, or masklets judged, it is what that costs at most (see
+    `walks`).
     """
 
     videos: int
@@ -86,6 +88,31 @@ def _with_timings(found: Estimate, config: JobConfig, readable: Sequence[tuple[V
         return found
     first_s = sum(timing.first_s for timing in timings) / len(timings)
     each_s = sum(timing.each_s * timing.frames for timing in timings) / max(1, sum(timing.frames for timing in timings))
-    frames = sum(info.frame_count for _, info in readable) / len(readable)
-    worker_s = found.to_do * (first_s + each_s * (frames - 1))
+    todo = [walks(config, info, None if prompts is None else prompts.by_video.get(video.video_id, ())) for video, info in readable]
+    firsts, others = (sum(column) / len(todo) for column in zip(*todo))
+    worker_s = found.to_do * (first_s * firsts + each_s * others)
     return replace(found, timed=len(timings), worker_hours=worker_s / 3600, device=timings[0].device)
+
+
+def walks(config: JobConfig, info: VideoInfo, prompts: Sequence[Prompt] | None) -> tuple[int, int]:
+    """How often a video of ``prompts`` (None: automatic masklets) costs what a first frame does, with the search for objects, and
+    how many more frames are tracked: forward, backward to before the last object's birth, and both again if masklets are judged.
+
+    At most so much: how many objects will appear is not known, so every keyframe is taken to be searched whole, and the last
+    to bring a new object; cuts, after which a shot is searched anew, have yet to be found.
+    """
+    last = info.frame_count - 1
+    if prompts is None:
+        every_s = config.discover.every_s
+        searches = 1 if every_s is None else 1 + int(last / (info.fps * every_s))
+        born, latest = 0, 0 if every_s is None else int((searches - 1) * every_s * info.fps)
+    elif not prompts:
+        return 0, 0
+    else:
+        births: dict[int, int] = {}
+        for prompt in prompts:
+            births[prompt.object_id] = min(prompt.frame_index, births.get(prompt.object_id, last))
+        searches, born, latest = 1, min(births.values()), max(births.values())
+    forward, backward = last - born + 1, latest if config.tracking.backward else 0
+    judged = forward + backward if config.judge.enabled else 0
+    return searches, max(forward - searches, 0) + backward + judged

@@ -2,12 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 from fakes import write_clip
 from random_weights import save_random_weights
 
 from sam2_pipeline import cli
 from sam2_pipeline.config import JobConfig
+from sam2_pipeline.masklets.prompts import Prompt
+from sam2_pipeline.masklets.work import VideoInfo
 from sam2_pipeline.pipeline import estimate as module
 from sam2_pipeline.pipeline.timing import Timing
 
@@ -32,6 +35,38 @@ def test_hours_are_those_of_all_videos(inputs, tmp_path, monkeypatch):
     assert [video.video_id for video, prompts in asked] == ["0", "2"] and {prompts for _, prompts in asked} == {None}
     assert (found.timed, found.device) == (2, "cuda:0 X")
     assert found.worker_hours == pytest.approx(5 * (15 + 10 * 2.5) / 3600)
+
+
+INFO = VideoInfo(64, 48, 10.0, 101, 10.1, "h264")
+
+
+@pytest.mark.parametrize(
+    ("settings", "births", "expected"),
+    [
+        ([], None, (1, 100)),
+        (["tracking.backward=true", "discover.every_s=2"], None, (6, 95 + 100)),  # keyframes 0, 20, ... 100; back from the last
+        (["discover.every_s=3"], None, (4, 97 + 90)),
+        (["discover.every_s=2", "tracking.backward=false"], None, (6, 95)),
+        (["judge.enabled=true"], None, (1, 100 + 101)),
+        (["discover.every_s=2", "judge.enabled=true"], None, (6, 95 + 100 + 201)),
+        ([], {1: [40, 60], 2: [70]}, (1, 60 + 70)),  # forward from 40, back from 70; 60 is a correction
+        (["tracking.backward=false", "judge.enabled=true"], {1: [40]}, (1, 60 + 61)),
+        (["discover.every_s=2"], {1: [0]}, (1, 100)),
+        ([], {}, (0, 0)),
+    ],
+)
+def test_backward_passes_searches_and_verdicts_count(settings, births, expected):
+    prompts = None
+    if births is not None:
+        prompts = [Prompt(object_id, at, np.ones((1, 2)), np.ones(1)) for object_id, frames in births.items() for at in frames]
+    assert module.walks(JobConfig.load(overrides=settings), INFO, prompts) == expected
+
+
+def test_hours_count_backward_passes(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "time_videos", lambda config, videos: [Timing(10.0, 1.0, 5, "cpu")])
+    given = {"input": str(inputs), "output": str(tmp_path / "out"), "discover.every_s": 0.5}
+    found = module.estimate(JobConfig.load(options=given), 1)
+    assert found.worker_hours == pytest.approx(5 * (2 * 10 + 9 + 6) / 3600)  # 11 frames, 12 a second: keyframes 0 and 6
 
 
 def test_cost_from_a_real_model(inputs, tmp_path, capsys):
