@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from sam2_pipeline.errors import StorageError
 from sam2_pipeline.io.commits import commit_name, commit_unit, encode_commit, list_commits, sweep_orphans
+from sam2_pipeline.io.lease import leased
 from sam2_pipeline.io.parts import reporting, write_part
 from sam2_pipeline.io.storage import Storage
 from sam2_pipeline.masklets.schema import KEYS, TABLES, VERSION_KEY
@@ -51,22 +52,26 @@ def compact(
 ) -> Compaction:
     """Merge the parts of an output into files of about ``target_bytes``, half to twice that; larger ones stay as they are.
 
-    Not while a run writes to the output. ``grace_s`` is how long readers who began before may go on with the old files;
+    Not while a run writes to the output, and one at a time: of two that chose different merges, rows would be there twice.
+    ``grace_s`` is how long readers who began before may go on with the old files;
     `MaskletDataset` looks for the new ones by itself. ``on_merge`` is told how many of how many merges are done.
 
     Raises:
+        ConfigError: another process is merging the same output.
         StorageError: the output cannot be read or written, or is damaged; what is merged already stays.
     """
-    removed = settle(storage)
-    commits = list_commits(storage)
-    groups = plan_merges(commits, target_bytes)
-    written = 0
-    for number, group in enumerate(groups, 1):
-        written += sum(part.size_bytes for part in _merge(storage, group).parts)
-        on_merge(number, len(groups))
-    if groups:
-        time.sleep(grace_s)
-        removed += settle(storage)
+    with leased(storage, "compact") as lease:
+        removed = settle(storage)
+        commits = list_commits(storage)
+        groups = plan_merges(commits, target_bytes)
+        written = 0
+        for number, group in enumerate(groups, 1):
+            written += sum(part.size_bytes for part in _merge(storage, group, lease.check).parts)
+            on_merge(number, len(groups))
+        if groups:
+            time.sleep(grace_s)
+            lease.check()
+            removed += settle(storage)
     after = len(commits) - sum(len(group) - 1 for group in groups)
     return Compaction(len(commits), after, written, removed)
 
@@ -118,8 +123,8 @@ def _check_stored(storage: Storage, merge: Commit) -> None:
             raise StorageError(f"{storage.locate(part.path)}: has gone since it was written; compact while no run is at work")
 
 
-def _merge(storage: Storage, commits: Sequence[Commit]) -> Commit:
-    """One commit in the place of several."""
+def _merge(storage: Storage, commits: Sequence[Commit], check: Callable[[], None] = lambda: None) -> Commit:
+    """One commit in the place of several. ``check`` is called before it is made, and may raise."""
     origin = json.dumps([[commit.unit_id, commit.attempt_id] for commit in commits])
     unit_id, attempt_id = hashlib.sha256(origin.encode()).hexdigest()[:16], uuid.uuid4().hex[:12]
     video_ids = tuple(sorted(video_id for commit in commits for video_id in commit.video_ids))
@@ -132,6 +137,7 @@ def _merge(storage: Storage, commits: Sequence[Commit]) -> Commit:
             raise StorageError(f"{storage.locate(part.path)}: has {part.rows} rows, the parts it was merged from {expected}")
     num_failures, replaces = sum(commit.num_failures for commit in commits), tuple(commit.unit_id for commit in commits)
     commit = Commit(unit_id, attempt_id, parts, video_ids, len(video_ids), num_failures, replaces)
+    check()
     commit_unit(storage, commit)
     return commit
 

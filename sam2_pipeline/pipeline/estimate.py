@@ -88,7 +88,8 @@ def _with_timings(found: Estimate, config: JobConfig, readable: Sequence[tuple[V
         return found
     first_s = sum(timing.first_s for timing in timings) / len(timings)
     each_s = sum(timing.each_s * timing.frames for timing in timings) / max(1, sum(timing.frames for timing in timings))
-    todo = [walks(config, info, None if prompts is None else prompts.by_video.get(video.video_id, ())) for video, info in readable]
+    given = {} if prompts is None else prompts.by_video
+    todo = [walks(config, info, None if prompts is None else given.get(video.video_id, ())) for video, info in readable]
     firsts, others = (sum(column) / len(todo) for column in zip(*todo))
     worker_s = found.to_do * (first_s * firsts + each_s * others)
     return replace(found, timed=len(timings), worker_hours=worker_s / 3600, device=timings[0].device)

@@ -1,6 +1,8 @@
 """Merging parts: the same rows in fewer files, for readers at any moment, and whatever interrupts it."""
 
+import json
 import threading
+import time
 from dataclasses import replace
 
 import pandas as pd
@@ -9,8 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from sam2_pipeline.errors import StorageError
+from sam2_pipeline.errors import ConfigError, StorageError
 from sam2_pipeline.io import compact as module
+from sam2_pipeline.io import lease
 from sam2_pipeline.io.commits import commit_name, find_orphans, list_commits, without_replaced
 from sam2_pipeline.io.compact import compact, plan_merges, settle
 from sam2_pipeline.io.dataset import MaskletDataset
@@ -168,6 +171,57 @@ def test_a_merged_part_that_is_swept_meanwhile_loses_nothing(output):
     assert rows(output) == before
     compact(output)
     assert rows(output) == before and verify_output(output) == []
+
+
+def test_of_two_at_once_one_gives_way(output, monkeypatch):
+    """The second begins between the first's merge and its commit, and would choose other merges."""
+    before, commit = rows(output), module.commit_unit
+    refused = []
+
+    def second_begins(storage, made):
+        with pytest.raises(ConfigError, match=r"another compact is at work there \(.+:\d+\)") as error:
+            compact(Storage(output.url), target_bytes=1)
+        refused.append(error)
+        return commit(storage, made)
+
+    monkeypatch.setattr(module, "commit_unit", second_begins)
+    assert compact(output).commits_after == 1 and len(refused) == 1
+    assert rows(output) == before and verify_output(output) == []
+    assert list(output.list("_run/compact")) == []
+
+
+def test_one_that_was_killed_stands_in_nobodys_way(output, monkeypatch):
+    before = rows(output)
+    output.write_bytes("_run/compact/dead.json", json.dumps({"who": "gone:1", "at": time.time()}).encode())
+    with pytest.raises(ConfigError, match="gone:1"):
+        compact(output)
+    output.write_bytes("_run/compact/dead.json", json.dumps({"who": "gone:1", "at": time.time() - 61}).encode())
+    compact(output)
+    assert rows(output) == before and len(list_commits(output)) == 1 and list(output.list("_run/compact")) == []
+
+
+def test_one_that_gave_no_sign_of_life_commits_nothing(output, monkeypatch):
+    """Another may have begun meanwhile."""
+    before = rows(output)
+    monkeypatch.setattr(lease, "SILENT_AFTER_S", 0.0)
+    with pytest.raises(StorageError, match="no sign of life"):
+        compact(output)
+    assert rows(output) == before and len(list_commits(output)) == 5
+    monkeypatch.undo()
+    compact(output)
+    assert rows(output) == before and verify_output(output) == []
+
+
+def test_a_lease_is_renewed_and_then_gone(output, monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_EVERY_S", 0.01)
+    with lease.leased(output, "compact") as held:
+        (name, _), *_ = output.list("_run/compact")
+        first = output.read_bytes(name)
+        deadline = time.monotonic() + 20
+        while output.read_bytes(name) == first:
+            assert time.monotonic() < deadline
+        held.check()
+    assert list(output.list("_run/compact")) == []
 
 
 def test_parts_of_version_1_get_the_columns_that_came_since(tmp_path, maker):
