@@ -7,7 +7,7 @@ orphans, which nobody reads and `sweep_orphans` removes.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
@@ -113,15 +113,23 @@ def uncommitted(storage: Storage, unit: WorkUnit) -> WorkUnit | None:
     A worker that has to stop halfway commits what it has under the unit's name, first come first served like any commit, and
     what is left is a unit of its own.
     """
-    videos = unit.videos
-    while videos:
-        left = make_unit(videos) if videos != unit.videos else unit
-        name = commit_name(left.unit_id)
-        if not storage.exists(name):
-            return left
-        done = set(read_commit(storage, name).video_ids)
-        videos = tuple(video for video in videos if video.video_id not in done)
-    return None
+    done = {video_id for commit in commits_of(storage, unit) for video_id in commit.video_ids}
+    return _without(unit, done)
+
+
+def commits_of(storage: Storage, unit: WorkUnit) -> Iterator[Commit]:
+    """The commit of a unit, and where that is of some of its videos only, those of what it left, one after the other."""
+    left: WorkUnit | None = unit
+    while left is not None and storage.exists(name := commit_name(left.unit_id)):
+        commit = read_commit(storage, name)
+        yield commit
+        left = _without(left, set(commit.video_ids))
+
+
+def _without(unit: WorkUnit, done: set[str]) -> WorkUnit | None:
+    """The unit of the other videos: this one if none is ``done``, None if all are."""
+    videos = tuple(video for video in unit.videos if video.video_id not in done)
+    return unit if videos == unit.videos else make_unit(videos) if videos else None
 
 
 def find_orphans(storage: Storage, *, hidden: bool = False) -> list[str]:

@@ -17,7 +17,7 @@ from sam2_pipeline.pipeline.metrics import Meter, RayMeter
 from sam2_pipeline.pipeline.prepare import Prepared, count, freeze, prepare
 from sam2_pipeline.pipeline.progress import Reporter, Snapshot, Tracker
 from sam2_pipeline.pipeline.summary import Summary, summarise, write_progress, write_summary
-from sam2_pipeline.pipeline.video import Failure
+from sam2_pipeline.pipeline.telling import Teller
 
 Engine = Callable[[Sequence[Task]], Iterator[Outcome]]
 
@@ -45,15 +45,19 @@ def run_job(
     reporter = reporter or Reporter()
     started = time.monotonic()
     prepared = prepare(config, factory, reporter, retry_failed)
-    frames = 0
-    if prepared.tasks:
-        frames = _work(prepared, reporter)
-    else:
+    if not prepared.tasks:
         freeze(prepared)
+        return _finish(prepared, 0, time.monotonic() - started)
+    teller = Teller(reporter, prepared.storage, prepared.tasks)
+    try:
+        frames = _work(prepared, teller, reporter)
+    finally:
+        with suppress(StorageError):  # what ended the run has been said, and is the more important
+            teller.rest()
     return _finish(prepared, frames, time.monotonic() - started)
 
 
-def _work(prepared: Prepared, reporter: Reporter) -> int:
+def _work(prepared: Prepared, teller: Teller, reporter: Reporter) -> int:
     """Run the tasks on the engine that the configuration asks for; the number of frames done."""
     tracker = Tracker(prepared.tasks, done=prepared.done, failed=prepared.failed)
     storage, job, factory = prepared.storage, prepared.job, prepared.factory
@@ -68,7 +72,7 @@ def _work(prepared: Prepared, reporter: Reporter) -> int:
         freeze(prepared)
         worker = UnitWorker(factory, job, notify=tracker.frame)
         with reporter.watching(tracker, lambda: None, beat):
-            _run_passes(prepared, lambda tasks: map(worker.work, tasks), tracker, reporter)
+            _run_passes(prepared, lambda tasks: map(worker.work, tasks), tracker, teller, reporter)
     else:
         with Cluster(job.config) as cluster:
             meter = RayMeter(job.config.output)
@@ -78,14 +82,14 @@ def _work(prepared: Prepared, reporter: Reporter) -> int:
             placed = factory.on(pool.device)
             reporter.say("workers", f"{count(pool.workers, 'worker')} on {pool.device}, {count(pool.threads, 'CPU thread')} each")
             with reporter.watching(tracker, lambda: tracker.look(*cluster.progress()), lambda snapshot: beat(snapshot, meter)):
-                _run_passes(prepared, lambda tasks: cluster.run(tasks, placed, job, pool), tracker, reporter)
+                _run_passes(prepared, lambda tasks: cluster.run(tasks, placed, job, pool), tracker, teller, reporter)
             beat(tracker.snapshot(), meter)
     snapshot = tracker.snapshot()
     beat(snapshot)
     return snapshot.frames
 
 
-def _run_passes(prepared: Prepared, engine: Engine, tracker: Tracker, reporter: Reporter) -> None:
+def _run_passes(prepared: Prepared, engine: Engine, tracker: Tracker, teller: Teller, reporter: Reporter) -> None:
     """Give every task to the engine, and what came back undone once more, up to ``limits.max_attempts`` times."""
     left = {task.unit.unit_id: task for task in prepared.tasks}
     errors: dict[str, str] = {}
@@ -95,11 +99,7 @@ def _run_passes(prepared: Prepared, engine: Engine, tracker: Tracker, reporter: 
             if outcome.error is None:
                 left.pop(outcome.unit_id, None)
                 tracker.add(outcome)
-                for video in outcome.done:
-                    if video.failure is None:
-                        reporter.note("video_done", unit_id=outcome.unit_id, **dataclasses.asdict(video))
-                for failure in outcome.failures:
-                    _say_failed(reporter, failure)
+                teller.unit(outcome)
             else:
                 errors[outcome.unit_id] = outcome.error
                 reporter.say("unit_error", f"unit {outcome.unit_id}: {outcome.error}", unit_id=outcome.unit_id, important=True)
@@ -131,8 +131,3 @@ def _finish(prepared: Prepared, frames: int, wall_s: float) -> Summary:
     if prepared.tasks or not prepared.storage.exists("_run/summary.json"):
         write_summary(prepared.storage, summary)
     return summary
-
-
-def _say_failed(reporter: Reporter, failure: Failure) -> None:
-    message = f"failed: {failure.video_id}: {failure.error_type}: {failure.error_message}"
-    reporter.say("video_failed", message, important=True, **dataclasses.asdict(failure))

@@ -1,5 +1,8 @@
 """Runs on a real Ray, started here: the same results, workers that die, and a driver that is killed."""
 
+import contextlib
+import io
+import json
 import os
 import signal
 import subprocess
@@ -82,16 +85,19 @@ def test_a_video_that_hangs_costs_its_row_only(inputs, tmp_path):
 
 
 def test_a_notice_of_termination_commits_what_is_complete(inputs, tmp_path):
-    """SIGTERM to a worker that has two of its unit's four videos: they are committed, and another worker does the rest."""
+    """SIGTERM to a worker that has two of its unit's four videos: they are committed, and another worker does the rest.
+    Events tell of each, though the worker that left could not."""
+    said = io.StringIO()
 
     class Terminator(Reporter):
         def __init__(self):
-            super().__init__("quiet")
+            super().__init__("json", said)
 
         def _show(self, snapshot, *, due):
             made = list(tmp_path.glob("pid-*"))
             if snapshot.frames >= 15 and len(made) == 1:
-                os.kill(int(made[0].name.removeprefix("pid-")), signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError):  # it has left already
+                    os.kill(int(made[0].name.removeprefix("pid-")), signal.SIGTERM)
 
     options = {"input": str(inputs), "output": str(tmp_path / "out"), "ray.address": "local", "units.videos_per_unit": 4}
     factory = FakeFactory(folder=str(tmp_path), delay_s=0.25)
@@ -101,7 +107,13 @@ def test_a_notice_of_termination_commits_what_is_complete(inputs, tmp_path):
     commits = list_commits(Storage(tmp_path / "out"))
     assert sum(commit.num_videos for commit in commits) == 4
     assert sorted(commit.num_videos for commit in commits) in ([1, 3], [2, 2])
+    assert _videos_done(said.getvalue()) == ["a", "b", "c", "killer"]
     assert verify_output(Storage(tmp_path / "out")) == []
+
+
+def _videos_done(said: str) -> list[str]:
+    events = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    return sorted(event["video_id"] for event in events if event["event"] == "video_done")
 
 
 DRIVER = """
@@ -110,9 +122,10 @@ from fakes import FakeFactory
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.pipeline.driver import run_job
 from sam2_pipeline.pipeline.interrupt import interruptible
+from sam2_pipeline.pipeline.progress import Reporter
 options = {"input": sys.argv[1], "output": sys.argv[2], "ray.address": "local", "units.videos_per_unit": int(sys.argv[3])}
 with interruptible():
-    run_job(JobConfig.load(options=options), factory=FakeFactory(folder=sys.argv[4], delay_s=0.2))
+    run_job(JobConfig.load(options=options), factory=FakeFactory(folder=sys.argv[4], delay_s=0.2), reporter=Reporter("json"))
 """
 
 
@@ -133,16 +146,19 @@ def test_a_killed_driver_is_resumed_by_the_next_run(inputs, tmp_path):
 
 
 def test_a_driver_that_is_interrupted_lets_workers_commit_what_is_complete(inputs, tmp_path):
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER, inputs, tmp_path / "out", "4", tmp_path], stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-c", DRIVER, inputs, tmp_path / "out", "4", tmp_path]
+    driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("pid-*")):
         assert driver.poll() is None and time.monotonic() < deadline, "no worker has begun"
         time.sleep(0.1)
     time.sleep(3)  # two videos of 1.2 s
     driver.send_signal(signal.SIGINT)
-    assert driver.wait(60) != 0
+    said = driver.communicate(timeout=60)[1]
+    assert driver.returncode != 0
     (commit,) = list_commits(Storage(tmp_path / "out"))
     assert 1 <= commit.num_videos <= 3
+    assert _videos_done(said) == sorted(commit.video_ids)
     summary = _run(inputs, tmp_path / "out", "off", FakeFactory())
     assert (summary.videos, summary.failed) == (4, 0)
     assert verify_output(Storage(tmp_path / "out")) == []
