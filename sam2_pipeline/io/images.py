@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sam2_pipeline.errors import ConfigError, StorageError, VideoError
-from sam2_pipeline.io.urls import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, extension, filesystem_of, is_folder, is_local
+from sam2_pipeline.io.listing import is_folder
+from sam2_pipeline.io.urls import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, extension, filesystem_of, is_local
 from sam2_pipeline.io.video import Video
 from sam2_pipeline.masklets.frames import Frame
 

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,6 +33,7 @@ SCHEMA = pa.schema(
 # one video a unit up to here; beyond, units grow, since each one costs Ray some 15 ms and the store three objects
 SINGLES = 5000
 MOST_PER_UNIT = 64
+ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +80,15 @@ def write_manifest(storage: Storage, units: Sequence[WorkUnit]) -> None:
     """Freeze ``units`` as one more manifest file. Its name derives from the content, so writing the same again is harmless."""
     if not units:
         return
-    rows = [(unit.unit_id, v.video_id, v.uri, v.size_bytes) for unit in units for v in unit.videos]
-    columns = [pa.array(column, field.type) for column, field in zip(zip(*rows), SCHEMA)]
+    digest, rows = hashlib.sha256(), ((unit.unit_id, v.video_id, v.uri, v.size_bytes) for unit in units for v in unit.videos)
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), buffer, compression="zstd")
-    name = hashlib.sha256(json.dumps([unit.unit_id for unit in units]).encode()).hexdigest()[:16]
-    storage.write_bytes(f"{FOLDER}/{name}.parquet", buffer.getvalue())
+    with pq.ParquetWriter(buffer, SCHEMA, compression="zstd") as writer:
+        while batch := list(islice(rows, ROWS_AT_ONCE)):
+            columns = [pa.array(column, field.type) for column, field in zip(zip(*batch), SCHEMA)]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
+    for unit in units:
+        digest.update(unit.unit_id.encode())
+    storage.write_bytes(f"{FOLDER}/{digest.hexdigest()[:16]}.parquet", buffer.getvalue())
 
 
 def read_manifest(storage: Storage) -> list[WorkUnit]:
@@ -91,14 +96,15 @@ def read_manifest(storage: Storage) -> list[WorkUnit]:
     units: list[WorkUnit] = []
     for name in (name for name, _ in storage.list(FOLDER) if name.endswith(".parquet")):
         try:
-            table = pq.read_table(io.BytesIO(storage.read_bytes(name)))
+            parquet = pq.ParquetFile(io.BytesIO(storage.read_bytes(name)))
         except pa.ArrowInvalid as error:
             raise StorageError(f"{storage.url}: {name} is not a readable manifest ({error})") from error
-        if not table.schema.equals(SCHEMA):
-            raise StorageError(f"{storage.url}: {name} has columns {table.schema.names}, expected {SCHEMA.names}")
+        if not parquet.schema_arrow.equals(SCHEMA):
+            raise StorageError(f"{storage.url}: {name} has columns {parquet.schema_arrow.names}, expected {SCHEMA.names}")
         members: dict[str, list[VideoRef]] = {}
-        for row in table.to_pylist():
-            members.setdefault(row.pop("unit_id"), []).append(VideoRef(**row))
+        for batch in parquet.iter_batches(ROWS_AT_ONCE):
+            for row in batch.to_pylist():
+                members.setdefault(row.pop("unit_id"), []).append(VideoRef(**row))
         units.extend(WorkUnit(unit_id, tuple(videos)) for unit_id, videos in members.items())
     return units
 

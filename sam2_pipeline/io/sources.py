@@ -3,15 +3,16 @@
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from typing import Any
 
 import fsspec
 
 from sam2_pipeline.errors import ConfigError, PipelineError, StorageError, VideoError
 from sam2_pipeline.io import video_list
+from sam2_pipeline.io.listing import is_folder, list_folder
 from sam2_pipeline.io.storage import reason_of
 from sam2_pipeline.io.urls import (
     IMAGE_EXTENSIONS,
@@ -21,7 +22,6 @@ from sam2_pipeline.io.urls import (
     extension,
     filesystem_of,
     forbidden,
-    is_folder,
     is_local,
     secret_in,
 )
@@ -43,8 +43,8 @@ def list_videos(
     video_id; relative entries start from the list's folder), or a WebDataset .tar. Tars that a glob matches or a folder
     holds are looked into. What begins with a dot is passed over.
 
-    Ids derive from the URL relative to INPUT without its extension, which is kept where two would be the same. One folder,
-    tar or list is held in memory at a time.
+    Ids derive from the URL relative to INPUT without its extension, which is kept where two would be the same. Of a folder,
+    those names are held in memory that share all before their first dot (see `listing.list_folder`); of a glob, tar or list, all.
 
     Raises:
         ConfigError: at once, when INPUT does not exist or holds no video, or a list is malformed; INPUT, or an entry of a list,
@@ -121,18 +121,26 @@ class _Input:
 
     def _folder(self, folder: str, name: str) -> Iterator[VideoRef]:
         """Videos of a folder and of those below it; ``name`` is its own name, "" for INPUT itself."""
-        prefix = f"{name}/" if name else ""
-        items = []
-        for found in self.fs.ls(folder, detail=True):
-            path = found["name"].rstrip("/")
-            if path != folder and not _base(path).startswith("."):  # some stores list a folder within itself
-                items.append(_Item(prefix + _base(path), path, found["type"] == "directory", found.get("size")))
-        pictures = [item for item in items if item.has(IMAGE_EXTENSIONS)]
-        if pictures and not any(item.has(VIDEO_EXTENSIONS) for item in items):
-            own = name or _base(folder)
-            clash = not name and any(item.is_folder and item.name == own for item in items)
-            yield VideoRef(f"./{own}" if clash else own, self._uri(folder), sum(item.size or 0 for item in pictures))
-        yield from self._group([item for item in items if not item.has(IMAGE_EXTENSIONS)])
+        prefix, own = f"{name}/" if name else "", name or _base(folder)
+        picture_bytes: int | None = None  # of the folder's pictures, if it has any
+        has_videos = is_taken = False
+
+        def no_pictures() -> Iterator[_Item]:
+            nonlocal picture_bytes, has_videos, is_taken
+            for found in list_folder(self.fs, folder):
+                item = _Item(prefix + found.base, found.path, found.is_folder, found.size)
+                if found.base.startswith("."):
+                    continue
+                if item.has(IMAGE_EXTENSIONS):
+                    picture_bytes = (picture_bytes or 0) + (item.size or 0)
+                    continue
+                has_videos |= item.has(VIDEO_EXTENSIONS)
+                is_taken |= not name and item.is_folder and item.name == own
+                yield item
+
+        yield from self._group(no_pictures())
+        if picture_bytes is not None and not has_videos:
+            yield VideoRef(f"./{own}" if is_taken else own, self._uri(folder), picture_bytes)
 
     def _glob(self, pattern: str) -> Iterator[VideoRef]:
         """What a glob matches; names begin where the folder of the first wildcard does."""
@@ -147,10 +155,17 @@ class _Input:
             for path, info in found.items()
             if not path.rstrip("/").startswith(folders)  # "**" matches a folder and all it holds: once is enough
         ]
-        yield from self._group(items)
+        yield from self._group(sorted(items, key=lambda item: f"{item.name}/" if item.is_folder else item.name))
 
-    def _group(self, items: Sequence[_Item]) -> Iterator[VideoRef]:
-        """Videos among (and inside) things that lie beside each other, in order of their names."""
+    def _group(self, items: Iterable[_Item]) -> Iterator[VideoRef]:
+        """Videos among (and inside) things that come in order of their keys (see `listing.list_folder`).
+
+        Only names that are equal up to their first dot can be taken for one another, and in that order they are neighbours.
+        """
+        for _, neighbours in groupby(items, key=_before_first_dot):
+            yield from self._neighbours(list(neighbours))
+
+    def _neighbours(self, items: Sequence[_Item]) -> Iterator[VideoRef]:
         videos = [item.name for item in items if item.has(MEDIA)]
         folders = {item.name for item in items if item.is_folder}
         stems = {_stem(name) for name in videos}
@@ -166,7 +181,7 @@ class _Input:
                 yield VideoRef(ids[item.name], self._uri(item.path), item.size)
 
     def _holds_pictures(self, folder: str) -> bool:
-        return any(extension(found["name"]) in IMAGE_EXTENSIONS for found in self.fs.ls(folder, detail=True))
+        return any(extension(found.base) in IMAGE_EXTENSIONS for found in list_folder(self.fs, folder))
 
     def _tar(self, tar: _Item, prefix: str) -> Iterator[VideoRef]:
         """Videos inside a tar, read from its headers only."""
@@ -208,6 +223,11 @@ def _ids(names: Sequence[str], rivals: set[str] | frozenset[str] = frozenset()) 
 def _stem(name: str) -> str:
     suffix = extension(name)
     return name[: -len(suffix)] if suffix in MEDIA else name
+
+
+def _before_first_dot(item: _Item) -> str:
+    folder, slash, base = item.name.rpartition("/")
+    return folder + slash + base.partition(".")[0]
 
 
 def _base(path: str) -> str:

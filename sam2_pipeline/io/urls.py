@@ -81,11 +81,6 @@ def filesystem_of(url: str, storage_options: Mapping[str, Any] | None = None) ->
         raise StorageError(f"{url}: cannot be reached: {type(error).__name__}: {error}") from error
 
 
-def is_folder(fs: fsspec.AbstractFileSystem, path: str) -> bool:
-    """Never so over HTTP, where finding out would mean to download whatever is there and look for links."""
-    return "http" not in fs.protocol and fs.isdir(path)
-
-
 def fetch(url: str, storage_options: Mapping[str, Any] | None = None, max_bytes: int | None = None) -> str:
     """Copy a remote file whole into a local temporary file and return its path; the caller removes it.
 

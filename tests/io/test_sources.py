@@ -71,7 +71,7 @@ def test_folders_of_pictures_are_videos(tmp_path):
     assert refs["bear"].uri == str(tmp_path / "bear") and refs["bear"].size_bytes == 20
     assert ids(tmp_path / "bear") == ["bear"]
     make(tmp_path, "bear/bear/0.jpg")
-    assert ids(tmp_path / "bear") == ["./bear", "bear"]
+    assert ids(tmp_path / "bear") == ["bear", "./bear"]
 
 
 def test_globs(tmp_path):
