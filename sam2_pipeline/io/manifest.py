@@ -10,7 +10,7 @@ import heapq
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from sam2_pipeline.errors import StorageError
 from sam2_pipeline.io.storage import Storage
-from sam2_pipeline.masklets.work import VideoRef, WorkUnit
+from sam2_pipeline.masklets.work import VideoRef, WorkUnit, weigher
 
 FOLDER = "_run/manifest"
 SCHEMA = pa.schema(
@@ -28,8 +28,10 @@ SCHEMA = pa.schema(
         pa.field("video_id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
         pa.field("size_bytes", pa.int64()),
+        pa.field("frames", pa.int64()),  # as predicted when the unit was planned
     ]
 )
+OLDER = SCHEMA.remove(SCHEMA.get_field_index("frames"))
 # one video a unit up to here; beyond, units grow, since each one costs Ray some 15 ms and the store three objects
 SINGLES = 5000
 MOST_PER_UNIT = 64
@@ -51,8 +53,11 @@ def plan_work(
     planned: Sequence[WorkUnit] = (),
     done: frozenset[str] | set[str] = frozenset(),
     videos_per_unit: int | None = None,
+    predict: Callable[[list[VideoRef]], list[VideoRef]] = lambda videos: videos,
 ) -> Plan:
     """Units for those ``videos`` that are not ``done`` (by video id), keeping the units ``planned`` before.
+
+    ``predict`` gives back the videos that no unit holds yet with their numbers of frames, as far as it can tell.
 
     A planned unit is dropped, and what is left of it planned anew, when one of its videos is done, gone, or another file now.
     """
@@ -64,8 +69,9 @@ def plan_work(
             kept.append(unit)
             for video in unit.videos:
                 del left[video.video_id]
-    added = _pack(list(left.values()), videos_per_unit)
-    units = sorted(kept + added, key=lambda unit: (-_cost(unit), unit.unit_id))
+    added = _pack(predict(list(left.values())), videos_per_unit)
+    weigh = weigher(video for unit in kept + added for video in unit.videos)
+    units = sorted(kept + added, key=lambda unit: (-sum(map(weigh, unit.videos)), unit.unit_id))
     return Plan(tuple(units), tuple(added), len(todo))
 
 
@@ -80,7 +86,10 @@ def write_manifest(storage: Storage, units: Sequence[WorkUnit]) -> None:
     """Freeze ``units`` as one more manifest file. Its name derives from the content, so writing the same again is harmless."""
     if not units:
         return
-    digest, rows = hashlib.sha256(), ((unit.unit_id, v.video_id, v.uri, v.size_bytes) for unit in units for v in unit.videos)
+    digest, rows = (
+        hashlib.sha256(),
+        ((unit.unit_id, v.video_id, v.uri, v.size_bytes, v.frames) for unit in units for v in unit.videos),
+    )
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, SCHEMA, compression="zstd") as writer:
         while batch := list(islice(rows, ROWS_AT_ONCE)):
@@ -99,7 +108,7 @@ def read_manifest(storage: Storage) -> list[WorkUnit]:
             parquet = pq.ParquetFile(io.BytesIO(storage.read_bytes(name)))
         except pa.ArrowInvalid as error:
             raise StorageError(f"{storage.url}: {name} is not a readable manifest ({error})") from error
-        if not parquet.schema_arrow.equals(SCHEMA):
+        if not (parquet.schema_arrow.equals(SCHEMA) or parquet.schema_arrow.equals(OLDER)):
             raise StorageError(f"{storage.url}: {name} has columns {parquet.schema_arrow.names}, expected {SCHEMA.names}")
         members: dict[str, list[VideoRef]] = {}
         for batch in parquet.iter_batches(ROWS_AT_ONCE):
@@ -110,27 +119,18 @@ def read_manifest(storage: Storage) -> list[WorkUnit]:
 
 
 def _pack(videos: list[VideoRef], videos_per_unit: int | None) -> list[WorkUnit]:
-    """Units of about equal bytes: the largest video left goes to the unit that is least full."""
+    """Units of about equal work: the largest video left goes to the unit that is least full."""
     if not videos:
         return []
     if videos_per_unit is None:
         videos_per_unit = min(math.ceil(len(videos) / SINGLES), MOST_PER_UNIT)
-    known = [video.size_bytes for video in videos if video.size_bytes is not None]
-    guess = sum(known) // len(known) if known else 1
+    weigh = weigher(videos)
     count = math.ceil(len(videos) / videos_per_unit)
-    filled: list[tuple[int, int]] = [(0, index) for index in range(count)]
+    filled: list[tuple[float, int]] = [(0.0, index) for index in range(count)]
     members: list[list[VideoRef]] = [[] for _ in range(count)]
-    for video in sorted(videos, key=lambda v: (-_size(v, guess), v.video_id)):
+    for video in sorted(videos, key=lambda v: (-weigh(v), v.video_id)):
         size, index = heapq.heappop(filled)
         members[index].append(video)
         if len(members[index]) < videos_per_unit:
-            heapq.heappush(filled, (size + _size(video, guess), index))
+            heapq.heappush(filled, (size + weigh(video), index))
     return [make_unit(group) for group in members]
-
-
-def _size(video: VideoRef, guess: int) -> int:
-    return guess if video.size_bytes is None else video.size_bytes
-
-
-def _cost(unit: WorkUnit) -> int:
-    return sum(video.size_bytes or 0 for video in unit.videos)

@@ -1,15 +1,32 @@
 """What travels between planning, workers and tables: videos, units of work, and commits."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class VideoRef:
-    """A video to process. ``video_id`` is unique within a run and derives from the URL relative to the input."""
+    """A video to process. ``video_id`` is unique within a run and derives from the URL relative to the input.
+
+    ``frames`` is what planning expects, by its header or its bytes; it says nothing of which video it is.
+    """
 
     video_id: str
     uri: str
     size_bytes: int | None = None
+    frames: int | None = field(default=None, compare=False)
+
+
+def weigher(videos: Iterable[VideoRef]) -> Callable[[VideoRef], float]:
+    """How much work a video is, beside the others: by frames, or where those of one are not known, by bytes.
+
+    One of unknown size is taken to be like the mean.
+    """
+    videos = list(videos)
+    by_frames = all(video.frames is not None for video in videos)
+    known = [size for video in videos if (size := video.frames if by_frames else video.size_bytes)]
+    mean = sum(known) / len(known) if known else 1.0
+    return lambda video: (video.frames if by_frames else video.size_bytes) or mean
 
 
 @dataclass(frozen=True, slots=True)

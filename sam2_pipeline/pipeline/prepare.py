@@ -1,6 +1,7 @@
 """Everything that is checked before a run may write, and what it then writes first."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from sam2_pipeline import __version__
 from sam2_pipeline.config import JobConfig, is_remote
@@ -16,6 +17,7 @@ from sam2_pipeline.pipeline.actor import Task
 from sam2_pipeline.pipeline.cluster import check_address
 from sam2_pipeline.pipeline.factory import GeneratorFactory, KeptFactory, ModelFactory
 from sam2_pipeline.pipeline.job import Job
+from sam2_pipeline.pipeline.probing import predict_frames
 from sam2_pipeline.pipeline.progress import Reporter
 from sam2_pipeline.pipeline.prompts import load_prompts
 from sam2_pipeline.pipeline.retry import forget_failures
@@ -70,7 +72,13 @@ def prepare(config: JobConfig, factory: GeneratorFactory | None, reporter: Repor
     failed = {failure.video_id for failure in read_failures(storage, storage.options)} if run else set()
     if retry_failed:
         done -= failed
-    plan = plan_work(videos, planned=read_manifest(storage), done=done, videos_per_unit=config.videos_per_unit)
+    plan = plan_work(
+        videos,
+        planned=read_manifest(storage),
+        done=done,
+        videos_per_unit=config.videos_per_unit,
+        predict=list if config.ray.address == "off" else partial(predict_frames, config),  # one worker needs no balance
+    )
     by_video = prompts.by_video if prompts else None
     tasks = [
         Task(unit, None if by_video is None else {v.video_id: by_video.get(v.video_id, ()) for v in unit.videos})

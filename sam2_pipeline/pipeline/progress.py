@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from sam2_pipeline.masklets.work import weigher
+
 if TYPE_CHECKING:
     from sam2_pipeline.pipeline.actor import Outcome, Task
 
@@ -38,15 +40,15 @@ class Snapshot:
 
 
 class Tracker:
-    """Counts what is done, weighted by bytes, so that the ETA of a run of unequal videos is not a guess by count."""
+    """Counts what is done, weighted by frames or bytes, so that the ETA of a run of unequal videos is not a guess by count."""
 
     def __init__(self, tasks: "Sequence[Task]", *, done: int = 0, failed: int = 0) -> None:
-        sizes = {video.video_id: float(video.size_bytes or 0) for task in tasks for video in task.unit.videos}
-        typical = sum(sizes.values()) / len(sizes) if sizes else 0.0
-        self._weights = {video_id: size or typical or 1.0 for video_id, size in sizes.items()}
+        videos = [video for task in tasks for video in task.unit.videos]
+        weigh = weigher(videos)
+        self._weights = {video.video_id: weigh(video) for video in videos}
         self._units = {task.unit.unit_id: [video.video_id for video in task.unit.videos] for task in tasks}
         self._all = sum(self._weights.values())
-        self._total = done + len(sizes)
+        self._total = done + len(videos)
         self._done, self._failed, self._finished = done, failed, 0.0
         self._frames = 0
         self._lanes: dict[str, tuple[str, int, int | None]] = {}  # of this process, by name of the thread

@@ -1,5 +1,8 @@
 """Planning: units by content, balanced, frozen, and extended without touching what is there."""
 
+from dataclasses import replace
+
+import pyarrow.parquet as pq
 import pytest
 
 from sam2_pipeline.errors import StorageError
@@ -37,6 +40,40 @@ def test_units_are_balanced_and_the_costliest_comes_first():
     costs = [sum(v.size_bytes for v in unit.videos) for unit in plan_work(videos, videos_per_unit=2).units]
     assert costs == sorted(costs, reverse=True)
     assert costs == [9, 9, 9, 9]
+
+
+def test_frames_count_for_more_than_bytes():
+    videos = [VideoRef(f"v{frames}", f"/{frames}", 1000 - frames, frames) for frames in (1, 2, 3, 4, 5, 6, 7, 8)]
+    plan = plan_work(videos, videos_per_unit=1)
+    assert [unit.videos[0].frames for unit in plan.units] == [8, 7, 6, 5, 4, 3, 2, 1]
+    assert {sum(v.frames for v in unit.videos) for unit in plan_work(videos, videos_per_unit=2).units} == {9}
+    mixed = plan_work([*videos, VideoRef("unprobed", "/u", 998)])
+    assert mixed.units[0].videos[0].video_id == "v1"  # 999 bytes: frames and bytes cannot be compared
+
+
+def test_predictions_are_asked_for_new_videos_only_and_kept(tmp_path):
+    storage, asked = Storage(tmp_path / "out"), []
+
+    def predict(videos):
+        asked.append([video.video_id for video in videos])
+        return [replace(video, frames=10 * int(video.video_id[1:]) + 1) for video in videos]
+
+    write_manifest(storage, plan_work(_videos(3), predict=predict).added)
+    planned = read_manifest(storage)
+    assert {video.video_id: video.frames for unit in planned for video in unit.videos} == {"v0000": 1, "v0001": 11, "v0002": 21}
+    again = plan_work(_videos(5), planned=planned, predict=predict)
+    assert asked == [["v0000", "v0001", "v0002"], ["v0003", "v0004"]]
+    assert _ids(again.units) == [f"v{number:04}" for number in range(5)]
+    assert [unit.videos[0].frames for unit in again.units] == [41, 31, 21, 11, 1]
+
+
+def test_a_manifest_of_before_there_were_predictions(tmp_path):
+    storage = Storage(tmp_path / "out")
+    units = plan_work(_videos(3)).units
+    write_manifest(storage, units)
+    (name,) = (name for name, _ in storage.list("_run/manifest"))
+    pq.write_table(pq.read_table(tmp_path / "out" / name).drop_columns("frames"), tmp_path / "out" / name)
+    assert set(read_manifest(storage)) == set(units)
 
 
 def test_unknown_sizes_are_planned_too():
