@@ -4,18 +4,27 @@ import contextlib
 import os
 import random
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 
 class SmallCluster:
-    """A head that works on nothing, and ``nodes`` more with one CPU each. Victims are chosen by ``seed``."""
+    """A head that works on nothing, and ``nodes`` more with one CPU each. Victims are chosen by ``seed``.
 
-    def __init__(self, nodes: int = 2, seed: int = 0) -> None:
+    With ``jobs``, it takes jobs at the address ``dashboard``.
+    """
+
+    def __init__(self, nodes: int = 2, seed: int = 0, *, jobs: bool = False) -> None:
         from ray.cluster_utils import Cluster
 
         self._random = random.Random(seed)
-        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        head = {"num_cpus": 0, "include_dashboard": jobs}
+        if jobs:
+            port, agent = _free_ports(2)
+            head |= {"dashboard_port": port, "dashboard_agent_listen_port": agent}
+            self.dashboard = f"http://127.0.0.1:{port}"
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
         self._nodes = [self._cluster.add_node(num_cpus=1) for _ in range(nodes)]
 
     @property
@@ -46,12 +55,20 @@ class SmallCluster:
 
 
 @contextlib.contextmanager
-def small_cluster(nodes: int = 2, seed: int = 0) -> Iterator[SmallCluster]:
-    cluster = SmallCluster(nodes, seed)
+def small_cluster(nodes: int = 2, seed: int = 0, *, jobs: bool = False) -> Iterator[SmallCluster]:
+    cluster = SmallCluster(nodes, seed, jobs=jobs)
     try:
         yield cluster
     finally:
         cluster.shutdown()
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 def _processes() -> Iterator[tuple[int, int, str]]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,12 +80,64 @@ def test_a_disk_that_fills_up(inputs, tmp_path, stand_in, capsys):
     assert _run(inputs, str(tmp_path / "out"), capsys=capsys)[0] == 0
 
 
+REAL_DISK = """
+import subprocess, sys
+from fakes import FakeFactory
+from sam2_pipeline import cli
+from sam2_pipeline.io.dataset import MaskletDataset
+from sam2_pipeline.pipeline import prepare
+
+kind, inputs, disk = sys.argv[1:]
+prepare.ModelFactory = lambda config: FakeFactory()
+
+def mount(options):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], check=True)
+
+def run(*more):
+    return cli.main(["run", inputs, disk + "/out", "--ray", "off", "--quiet", *more])
+
+mount("size=80k" if kind == "full" else "size=50m")
+if kind == "read-only":
+    assert run("--max-videos", "1") == 0
+    mount("remount,ro")
+print("status", run(), file=sys.stderr)
+mount("remount,rw,size=50m")
+assert run() == 0
+assert MaskletDataset(disk + "/out").videos().num_rows == 3
+assert cli.main(["verify", disk + "/out"]) == 0
+"""
+
+
+def _may_mount() -> bool:
+    return shutil.which("unshare") is not None and subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not _may_mount(), reason="no disk may be mounted here, not even in a namespace")
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("full", "no space left on the device"), ("read-only", "the file system is read-only")]
+)
+def test_a_disk_that_is_really_full_or_read_only(inputs, tmp_path, kind, reason):
+    """A disk of its own, in a namespace of its own; once there is room, or leave to write, the same command goes on."""
+    (tmp_path / "disk").mkdir()
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    command = ["unshare", "-rm", sys.executable, "-c", REAL_DISK, kind, inputs, str(tmp_path / "disk")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *_, said, status = done.stderr.splitlines()
+    assert said.startswith("sam2-pipeline: ") and reason in said and str(tmp_path / "disk" / "out") in said
+    assert status == "status 1" and "Traceback" not in done.stderr and "0 errors" in done.stdout
+
+
 @pytest.mark.parametrize("place", ["input", "output"])
 def test_a_bucket_that_is_not_there(inputs, stand_in, bucket, capsys, place, tmp_path):
     places = (f"s3://{bucket}-absent/in", str(tmp_path / "out")) if place == "input" else (inputs, f"s3://{bucket}-absent/out")
     status, said = _run(*places, capsys=capsys)
     assert status == (2 if place == "input" else 1)
     assert f"{bucket}-absent" in said and ("no such" in said or "does not exist" in said or "NoSuchBucket" in said)
+    fs = fsspec.filesystem("s3")
+    fs.call_s3("create_bucket", Bucket=f"{bucket}-absent")
+    fs.put(inputs, f"{bucket}-absent/in", recursive=True)
+    assert _run(*places, capsys=capsys)[0] == 0
 
 
 def test_a_bucket_that_vanishes(inputs, stand_in, bucket, capsys, monkeypatch):
@@ -98,7 +151,7 @@ def test_a_bucket_that_vanishes(inputs, stand_in, bucket, capsys, monkeypatch):
 
     monkeypatch.setattr(prepare, "ModelFactory", lambda config: Vanishing())
     status, said = _run(inputs, f"s3://{bucket}/out", capsys=capsys)
-    assert vanished and status == 1 and bucket in said
+    assert vanished and status == 1 and bucket in said and "bucket does not exist" in said
     fs.call_s3("create_bucket", Bucket=bucket)
     monkeypatch.setattr(prepare, "ModelFactory", lambda config: FakeFactory())
     assert _run(inputs, f"s3://{bucket}/out", capsys=capsys)[0] == 0
@@ -115,16 +168,20 @@ class _Before:
 
 
 def test_wrong_credentials(inputs, stand_in, bucket, server, capsys, tmp_path):
+    fsspec.filesystem("s3").put(inputs, f"{bucket}/in", recursive=True)
+    places = ((inputs, f"s3://{bucket}/out"), (f"s3://{bucket}/in", str(tmp_path / "out")))
     _post(server, "0")  # from now on the store looks at credentials
     try:
-        for places in ((inputs, f"s3://{bucket}/out"), (f"s3://{bucket}/in", str(tmp_path / "out"))):
-            status, said = _run(*places, capsys=capsys)
-            assert status in (1, 2) and bucket in said
+        for source, output in places:
+            status, said = _run(source, output, capsys=capsys)
+            assert status == 1 and bucket in said
             assert "denied" in said.lower() or "forbidden" in said.lower() or "access key" in said.lower()
             assert "hunter" not in said
     finally:
         _post(server, "1e9")
     assert not (tmp_path / "out").exists()
+    for source, output in places:  # the same command, with the right ones
+        assert _run(source, output, capsys=capsys)[0] == 0
 
 
 def _post(server: str, body: str) -> None:

@@ -22,6 +22,7 @@ from sam2_pipeline.masklets.work import VideoRef
 from sam2_pipeline.pipeline import interrupt
 from sam2_pipeline.pipeline.identity import identity_options, settle_identity
 from sam2_pipeline.pipeline.job import Job
+from sam2_pipeline.pipeline.memory import give_back
 from sam2_pipeline.pipeline.metrics import Meter
 from sam2_pipeline.pipeline.watchdog import TIMED_OUT, Leash, Patience
 
@@ -142,6 +143,7 @@ class VideoWorker:
             row |= {"status": "failed", "error_type": failure.error_type, "error_message": failure.error_message}
             row |= {"masklet_count": 0, "annotated_frame_count": 0, "wall_s": row["wall_s"] + time.monotonic() - started}
             return VideoResult(row, MaskSpool(video.video_id), [], failure)
+        give_back()  # what the video's index and frames took, before its rows are written
         row |= {"status": "ok", "masklet_count": len(seeds), "wall_s": row["wall_s"] + time.monotonic() - started}
         return VideoResult(row, spool, seeds)
 
