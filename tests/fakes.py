@@ -34,8 +34,9 @@ class FakeStream:
             object_id = prompt.object_id if self._kind == "prompted" else None
             self.seeds.append(MaskletSeed(number, self._kind, prompt, object_id))
         for frame in self._source.frames(size=(8, 8)):
-            time.sleep(self._delay_s)
+            began = time.monotonic()
             masks = {number: self._mask(number, frame) for number in range(len(self._prompts))}
+            time.sleep(max(self._delay_s - (time.monotonic() - began), 0.0))  # a frame costs so much in all
             yield FrameMasks(frame.index, frame.timestamp_s, masks)
 
     def _mask(self, number: int, frame) -> MaskletFrame:
