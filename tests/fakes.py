@@ -33,10 +33,13 @@ class FakeStream:
         for number, prompt in enumerate(self._prompts):
             object_id = prompt.object_id if self._kind == "prompted" else None
             self.seeds.append(MaskletSeed(number, self._kind, prompt, object_id))
+        owed_s = 0.0
         for frame in self._source.frames(size=(8, 8)):
             began = time.monotonic()
+            owed_s += self._delay_s  # what a frame costs in all; sleep that was too long is made up for by the next one
             masks = {number: self._mask(number, frame) for number in range(len(self._prompts))}
-            time.sleep(max(self._delay_s - (time.monotonic() - began), 0.0))  # a frame costs so much in all
+            time.sleep(max(owed_s - (time.monotonic() - began), 0.0))
+            owed_s -= time.monotonic() - began
             yield FrameMasks(frame.index, frame.timestamp_s, masks)
 
     def _mask(self, number: int, frame) -> MaskletFrame:

@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import uuid
+from importlib.util import find_spec
 from pathlib import Path
 
 import fsspec
@@ -21,6 +22,7 @@ from sam2_pipeline.pipeline import prepare
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[2]
+JOBS = find_spec("aiohttp_cors") is not None  # which only ray[default] brings
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -33,7 +35,7 @@ def places():
         for name, value in (KEYS | found).items():
             patch.setenv(name, value)
         fsspec.get_filesystem_class("s3").clear_instance_cache()
-        with small_cluster(nodes=2, jobs=True) as cluster:
+        with small_cluster(nodes=2, jobs=JOBS) as cluster:
             yield cluster
         fsspec.get_filesystem_class("s3").clear_instance_cache()
 
@@ -89,9 +91,9 @@ def test_the_same_command_for_a_folder_a_bucket_and_a_cluster(places, tmp_path, 
         assert cli.main(["verify", output]) == 0
 
 
+@pytest.mark.skipif(not JOBS, reason="`ray job` needs ray[default], which the extra `cluster` installs")
 def test_a_job_as_readme_submits_it(places, tmp_path):
     """The command line of README, with small things in the place of large ones; the embedded model does the work."""
-    pytest.importorskip("aiohttp_cors", reason="`ray job` comes with ray[default]")
     (tmp_path / "in").mkdir()
     write_video(tmp_path / "in" / "clip.mp4", moving_shapes(3), fps=8)
     (line,) = (b.replace("\\\n", " ") for b in blocks((ROOT / "README.md").read_text(), "bash") if b.startswith("ray job submit"))
