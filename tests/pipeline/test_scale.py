@@ -48,8 +48,9 @@ def _run(tmp_path: Path, videos: int, frames: int, seconds_a_frame: float) -> tu
 
 
 def test_a_thousand_videos_cost_five_percent_more_than_the_model(tmp_path):
-    wall_s, _ = _run(tmp_path, 1000, frames=5, seconds_a_frame=0.16)
-    assert wall_s <= 1.05 * 1000 * 5 * 0.16 / 2
+    """Videos of 1.6 s, little for a model, so that the 15 s of Ray's start and end on a busy machine do not hide the rest."""
+    wall_s, _ = _run(tmp_path, 1000, frames=10, seconds_a_frame=0.16)
+    assert wall_s <= 1.05 * 1000 * 10 * 0.16 / 2
 
 
 def test_ten_thousand_units_fit_the_driver(tmp_path):
