@@ -3,6 +3,7 @@
 import argparse
 
 INTERRUPTED = 130
+VIEW_PORT = 8766
 
 
 def live(options: argparse.Namespace) -> int:

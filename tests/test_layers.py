@@ -27,7 +27,7 @@ BELOW = {
     "onnx": {"segment", "model", "masklets"},
     "training": {"formats", "model", "masklets", "segment", "io", "config", "settings"},
     "protocols": {"evaluation", "formats", "training", "pipeline", "segment", "io", "masklets", "config", "settings"},
-    "live": {"pipeline", "segment", "io", "render", "model", "masklets", "config", "settings"},
+    "live": {"serve", "pipeline", "segment", "io", "render", "model", "masklets", "config", "settings"},
     "bench": {"version", "onnx", "pipeline", "segment", "io", "render", "model", "masklets", "config", "compat"},
 }
 TOP = {"__init__", "__main__", "cli", "commands", "commands_dataset", "commands_live", "commands_onnx", "demo", "doctor"}

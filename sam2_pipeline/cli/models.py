@@ -106,6 +106,7 @@ predicted_iou, object_score.
 
 examples:
   sam2-pipeline live rtsp://camera/1 --point 320,240 --output overlay.mp4 --model sam2.1_hiera_tiny
+  sam2-pipeline live rtsp://camera/1 --auto --view
   sam2-pipeline live clip.mp4 --box 40,30,200,180 --box 300,50,380,160 --masks - --quiet | jq .objects[].area
   ffmpeg -f v4l2 -i /dev/video0 -f matroska - | sam2-pipeline live - --when-slow drop --auto --masks masks.jsonl
 
@@ -122,6 +123,9 @@ exit status: 0 the stream ended; 130 Ctrl-C; 1 it cannot be opened, or broke off
     out = parser.add_argument_group("where masks go")
     out.add_argument("--output", metavar="FILE.mp4", help="the frames with their masks")
     out.add_argument("--masks", metavar="FILE", help="masks as JSON lines; - for standard output")
+    view = commands_live.VIEW_PORT
+    out.add_argument("--view", metavar="PORT", nargs="?", type=int, const=view,
+                     help=f"watch it in a browser of this machine; default: {view}, 0 takes a free one")  # fmt: skip
     out.add_argument("--quiet", action="store_true", help="no progress, no summary")
     pace = parser.add_argument_group("pace")
     pace.add_argument("--when-slow", choices=["drop", "wait"],

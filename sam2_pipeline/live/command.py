@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -54,7 +55,9 @@ def run(options: argparse.Namespace) -> None:
             stream.prompt(prompt)
         if options.auto:
             stream.discover(generator.generate_options)
-        with Outputs(options.output, options.masks, source.fps or _USUAL_FPS) as outputs:
+        with Outputs(options.output, options.masks, source.fps or _USUAL_FPS, options.view) as outputs:
+            if outputs.view is not None and not options.quiet:
+                print(f"to watch it: {outputs.view.address}", file=sys.stderr, flush=True)
             _segment(stream, source, outputs, Ticker(options.quiet), options.max_frames)
 
 

@@ -14,14 +14,16 @@ from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.io.dataset import MaskletDataset
 from sam2_pipeline.io.verdicts import FOLDER, Verdict, Word, latest, merge_parts, read_verdicts, write_verdicts
 from sam2_pipeline.masklets.rle import Rle
+from sam2_pipeline.masklets.verdict import VERDICTS
 from sam2_pipeline.serve.web import NotThere
 
 Order = Literal["doubt", "video", "size"]
 Review = Literal["all", "none", "accept", "reject", "refine"]
-# Doubt is one less the mean of these, where the tables have them; what was never visible is most doubtful.
-SCORES = ("predicted_iou_mean", "stability_score_mean", "stability_score_min")
+# Doubt is one less the mean of these, where the tables have them; what was never visible is most doubtful. A verdict of the
+# judge, where there is one, comes before the scores: it has a third of the scale to itself.
+SCORES = ("predicted_iou_mean", "stability_score_mean", "stability_score_min", "cycle_iou", "reprompt_iou")
 _COLUMNS = ("video_id", "masklet_id", "masklet_type", "frame_count", "visible_frame_count", "first_frame_index", "size_rel",
-            "size_bucket", "visibility_changes", "attributes", *SCORES)  # fmt: skip
+            "size_bucket", "visibility_changes", "attributes", "verdict", "verdict_reasons", *SCORES)  # fmt: skip
 MAX_FRAMES = 256  # of masks in one answer
 MAX_ROWS = 500
 
@@ -206,11 +208,15 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def doubt(row: dict[str, Any]) -> float:
-    """How much a masklet should be looked at, 0 to 1; without any score 0.5."""
+    """How much a masklet should be looked at, 0 to 1; without any score 0.5. Accepted ones of the judge are in the lowest third,
+    rejected ones in the highest."""
     if not row["visible_frame_count"]:
         return 1.0
     scores = [row[name] for name in SCORES if row[name] is not None]
-    return 0.5 if not scores else round(1 - min(max(float(np.mean(scores)), 0.0), 1.0), 6)
+    found = 1 - min(max(float(np.mean(scores)), 0.0), 1.0) if scores else 0.5
+    if row["verdict"] is not None:
+        found = (VERDICTS.index(row["verdict"]) + found) / len(VERDICTS)
+    return round(found, 6)
 
 
 def _plain(verdict: dict[str, Any]) -> dict[str, Any]:

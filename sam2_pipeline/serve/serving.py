@@ -103,7 +103,7 @@ def serve(site: Site, options: Options, say: Callable[[str], None] = print) -> N
     if token is None and options.host not in _LOOPBACK:
         token = secrets.token_urlsafe(24)
     access = Access.to(options.host, token, options.allow_hosts)
-    with _listening(options) as listener, alone(site.annotator.output):
+    with listening(options.host, options.port, "--port") as listener, alone(site.annotator.output):
         port = listener.getsockname()[1]
         shown = socket.gethostname() if options.host in ("0.0.0.0", "::", "") else options.host
         address = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/" + (f"?token={token}" if token else "")
@@ -156,16 +156,21 @@ def default_author() -> str:
 
 
 @contextlib.contextmanager
-def _listening(options: Options) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+def listening(host: str, port: int, option: str) -> Iterator[socket.socket]:
+    """A socket that is bound; ``option`` is where another port is chosen.
+
+    Raises:
+        ConfigError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         if sys.platform != "win32":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((options.host, options.port))
+            listener.bind((host, port))
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise ConfigError(f"cannot listen on {options.host} port {options.port}: {reason}; see --port") from error
+            raise ConfigError(f"cannot listen on {host} port {port}: {reason}; see {option}") from error
         yield listener
 
 

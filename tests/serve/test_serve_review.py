@@ -2,10 +2,15 @@
 
 import numpy as np
 import pytest
+from mask_forms import disc, write_tables
+from serve.conftest import HEIGHT, WIDTH
 
+from sam2_pipeline.config import JobConfig
 from sam2_pipeline.io.dataset import MaskletDataset
 from sam2_pipeline.masklets.rle import Rle, decode
-from sam2_pipeline.serve.review import doubt
+from sam2_pipeline.masklets.verdict import Judgement
+from sam2_pipeline.serve.review import SCORES, doubt
+from sam2_pipeline.serve.serving import open_site
 
 
 class Page:
@@ -32,11 +37,34 @@ def page(review, client):
 
 
 def test_doubt_grows_where_scores_fall():
-    row = {"visible_frame_count": 3, "predicted_iou_mean": 0.9, "stability_score_mean": 0.9, "stability_score_min": 0.9}
+    old = {"predicted_iou_mean": 0.9, "stability_score_mean": 0.9, "stability_score_min": 0.9}
+    row = {"visible_frame_count": 3, **old, "cycle_iou": None, "reprompt_iou": None, "verdict": None, "verdict_reasons": None}
     assert doubt(row) == pytest.approx(0.1)
     assert doubt(row | {"stability_score_min": 0.3}) == pytest.approx(0.3)
-    assert doubt(row | dict.fromkeys(("predicted_iou_mean", "stability_score_mean", "stability_score_min"))) == 0.5
+    assert doubt(row | {"cycle_iou": 0.2, "reprompt_iou": 0.1}) == pytest.approx(0.4)
+    assert doubt(row | dict.fromkeys(old)) == 0.5
     assert doubt(row | {"visible_frame_count": 0}) == 1
+
+
+def test_what_the_judge_says_comes_before_the_scores():
+    sure = {"visible_frame_count": 3, **dict.fromkeys(SCORES, 0.9), "verdict": None, "verdict_reasons": None}
+    unsure = sure | dict.fromkeys(SCORES, 0.1)
+    order = [row | {"verdict": verdict} for verdict in ("accept", "refine", "reject") for row in (sure, unsure)]
+    doubts = [doubt(row) for row in order]
+    assert doubts == sorted(doubts) and (doubts[0], doubts[-1]) == pytest.approx((0.1 / 3, 2.9 / 3), abs=1e-6)
+
+
+def test_the_list_begins_with_what_the_judge_rejected(clip, client, tmp_path):
+    masks = {n: {f: disc(30 + n, 30, 6, (HEIGHT, WIDTH)) for f in range(3)} for n in range(3)}
+    judged = {
+        0: Judgement(0.9, 0.9, "accept"),
+        1: Judgement(0.1, 0.9, "reject", ("cycle_iou",)),
+        2: Judgement(0.9, 0.5, "refine"),
+    }
+    place = write_tables(tmp_path / "judged", {"clip": masks}, "auto", facts={"uri": str(clip)}, judgements=judged)
+    rows = Page(client(open_site(place, None, JobConfig(), "rev"))).list()["rows"]
+    assert [(row["masklet_id"], row["verdict"]) for row in rows] == [(1, "reject"), (2, "refine"), (0, "accept")]
+    assert rows[0]["verdict_reasons"] == ["cycle_iou"] and rows[0]["cycle_iou"] == 0.1
 
 
 def test_the_list(page):

@@ -139,9 +139,10 @@ export async function reviewView(place, { info, video, masklet, showKeys }) {
     const row = rows[at], turn = (opened = Symbol());
     player.pause();
     title.replaceChildren(`#${row.masklet_id} `, h("small", {}, row.video_id));
+    const judged = row.verdict && [row.verdict, ...(row.verdict_reasons || []).map((reason) => reason.replaceAll("_", " "))].join(", ");
     facts.replaceChildren(...[["IoU", percent(row.predicted_iou_mean)], ["stability", percent(row.stability_score_mean)],
       ["at worst", percent(row.stability_score_min)], ["visible", `${row.visible_frame_count}/${row.frame_count}`],
-      ["size", row.size_bucket]].map(([name, value]) => h("span", {}, h("small", {}, name), value)));
+      ["size", row.size_bucket], ...(judged ? [["judge", judged]] : [])].map(([name, value]) => h("span", {}, h("small", {}, name), value)));
     showSaid();
     await trying(async () => {
       const track = await get("review/track", { video: row.video_id, masklet: row.masklet_id });
