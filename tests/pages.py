@@ -72,6 +72,8 @@ def small_names(folder: Path, monkeypatch: pytest.MonkeyPatch, frames: int) -> N
     torch.set_num_threads(1)
     Image.fromarray(synthetic_frame(0, 400, 600)).save("truck.jpg")
     small_clip(folder / "clip.mp4", frames)
+    small_clip(folder / "camera.mp4", frames=3)
+    monkeypatch.setattr(sp, "open_stream", lambda url, open=sp.open_stream: open(folder / "camera.mp4"), raising=False)
     model = synthetic_model(image_size=128)
     real = sp.load_model
     monkeypatch.setattr(sp, "load_model", lambda name=None, **given: real(name, **given) if given else model, raising=False)

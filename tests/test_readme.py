@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 from golden.models import synthetic_model
-from pages import ROOT, blocks, check_command, commands, small_clip, small_names, small_run
+from pages import ROOT, blocks, check_command, commands, small_names, small_run
 
 import sam2_pipeline as sp
 from sam2_pipeline.masklets.schema import MASKLETS
@@ -16,9 +16,6 @@ README = (ROOT / "README.md").read_text()
 
 def test_python_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_names(tmp_path, monkeypatch, frames=32)
-    camera = tmp_path / "camera.mp4"
-    small_clip(camera, frames=3)
-    monkeypatch.setattr(sp, "open_stream", lambda url, open=sp.open_stream: open(camera), raising=False)
     small_run(tmp_path, tmp_path / "clip.mp4", tmp_path / "out")
     dataset = sp.MaskletDataset("out")
     monkeypatch.setattr(sp, "MaskletDataset", lambda url: dataset, raising=False)

@@ -172,3 +172,76 @@ def test_twenty_masklets_by_keyboard(review, chromium, tables):
         assert said == {key: words[n % 3] for n, key in enumerate(order[:-1])} | {order[-1]: "accept"}
         # the pictures of the video whose file is gone are the only thing amiss
         assert [message for message in page.problems() if "/api/frame?video=gone" not in message] == []
+
+
+def test_two_tabs_in_the_browser(annotate, chromium, tmp_path):
+    """Each sees what the other did; objects of both are there in the end."""
+    with served(annotate()) as address:
+        first = Page(chromium, f"{address}#annotate")
+        first.wait("document.querySelector('.stage')?.dataset.shown === '0'")
+        tabs = [chromium.current_window_handle]
+        chromium.switch_to.new_window("tab")
+        tabs.append(chromium.current_window_handle)
+        try:
+            second = Page(chromium, f"{address}#annotate")
+            second.wait("document.querySelector('.stage')?.dataset.shown === '0'")
+            for n, tab in enumerate(tabs):
+                chromium.switch_to.window(tab)
+                x, y = square(n, 0)
+                if n:
+                    first.wait("document.querySelector('[data-object=\"1\"] .badge')?.textContent === 'not tracked'")
+                    first.key("n")
+                    first.wait("document.querySelectorAll('[data-object]').length === 2")
+                first.click(x + 10, y + 10)
+                first.wait(f"document.querySelector('[data-object=\"{n + 1}\"] .badge')?.textContent === 'not tracked'")
+            for tab in tabs:
+                chromium.switch_to.window(tab)
+                first.wait("document.querySelectorAll('[data-object]').length === 2")
+            assert first.problems() == []
+        finally:
+            chromium.switch_to.window(tabs[1])
+            chromium.close()
+            chromium.switch_to.window(tabs[0])
+    with served(annotate()) as address:  # and after a restart
+        page = Page(chromium, f"{address}#annotate")
+        page.wait("document.querySelectorAll('[data-object]').length === 2")
+
+
+@pytest.fixture
+def phone(chromium):
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    chromium.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    yield
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    chromium.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+
+
+OFF_SCREEN = """[...document.querySelectorAll("button, select, input, canvas")].filter((one) => {
+    const box = one.getBoundingClientRect();
+    return box.width && (box.left < -1 || box.right > innerWidth + 1);
+}).map((one) => one.outerHTML.slice(0, 80))"""
+
+
+def test_on_a_phone(annotate, review, chromium, phone, tmp_path):
+    """Nothing is beside the screen, and thumbs do what keys do."""
+    with served(annotate()) as address:
+        page = Page(chromium, f"{address}#annotate")
+        page.wait("document.querySelector('.stage')?.dataset.shown === '0'")
+        assert page.ask("return [innerWidth, document.documentElement.scrollWidth]") == [390, 390]
+        assert page.ask(f"return {OFF_SCREEN}") == []
+        x, y = square(0, 0)
+        page.click(x + 10, y + 10)
+        page.wait("document.querySelector('[data-object=\"1\"] .badge')?.textContent === 'not tracked'")
+        page.press("propagate")
+        page.wait("document.querySelector('[data-object=\"1\"] .badge')?.textContent === 'tracked'")
+        page.press("save")
+        page.wait("document.querySelector('.toast.good')")
+        assert MaskletDataset(tmp_path / "annotated").masks("clip").num_rows == FRAMES
+    with served(review()) as address:
+        page = Page(chromium, f"{address}#review")
+        page.wait("document.querySelector('.segments .none .count')?.textContent === '20'")
+        assert page.ask("return document.documentElement.scrollWidth") == 390
+        assert page.ask(f"return {OFF_SCREEN}") == []
+        page.driver.find_element("css selector", ".verdict.accept").click()
+        page.wait("document.querySelector('.segments .none .count')?.textContent === '19'")
