@@ -245,3 +245,27 @@ def test_on_a_phone(annotate, review, chromium, phone, tmp_path):
         assert page.ask(f"return {OFF_SCREEN}") == []
         page.driver.find_element("css selector", ".verdict.accept").click()
         page.wait("document.querySelector('.segments .none .count')?.textContent === '19'")
+
+
+def test_a_reload_loses_no_click_that_waits(annotate, model, chromium, tmp_path):
+    """Neither the one that the server is at, nor those behind it; and none counts twice."""
+    go, real = threading.Event(), model.preview
+    model.preview = lambda *given: (go.wait(PATIENCE_S), real(*given))[1]
+    with served(annotate()) as address:
+        page = Page(chromium, f"{address}#annotate")
+        page.wait("document.querySelector('.stage')?.dataset.shown === '0'")
+        spots = [(n, square(n, 0)) for n in range(3)]
+        for n, (x, y) in spots:
+            page.click(x + 5 + n, y + 5)
+        page.wait("sessionStorage.getItem('pending clip')?.includes('sent')")
+        chromium.refresh()
+        go.set()
+        page.wait("document.querySelector('[data-object=\"1\"] .badge')?.textContent === 'not tracked'")
+        page.wait("sessionStorage.getItem('pending clip') === '[]'")
+        assert page.ask("return document.querySelectorAll('[data-object]').length") == 1
+        page.press("propagate")
+        page.wait("document.querySelector('[data-object=\"1\"] .badge')?.textContent === 'tracked'")
+        page.press("save")
+        page.wait("document.querySelector('.toast.good')")
+    [points] = MaskletDataset(tmp_path / "annotated").prompts("clip")["points"].to_pylist()
+    assert [[round(value) for value in point[:2]] for point in points] == [[x + 5 + n, y + 5] for n, (x, y) in spots]

@@ -1,5 +1,6 @@
 // Annotate: objects, prompts on frames, masks at once, propagation, saving.
 import { Refused, colour, css, get, h, kbd, onKeys, post, query, toast, trying } from "./dom.js";
+import { Pending } from "./pending.js";
 import { Player, keysOf } from "./player.js";
 import { encode } from "./rle.js";
 import { Stage } from "./stage.js";
@@ -53,22 +54,25 @@ export async function annotateView(place, { video: given, masklet, showKeys }) {
   // -------------------------------------------------------------------------------------------------------- editing
 
   let queue = Promise.resolve(); // edits are sent one after the other, each on the version that the one before made
-  const edit = (path, body) => {
+  const pending = new Pending(video);
+  const edit = (path, body, prompt) => {
     const sent = queue.then(async () => {
       busy++;
       showStatus();
       try {
-        const { version } = state;
-        const made = typeof body === "function" ? body() : body;
+        const { version } = prompt?.sent || state;
+        const made = prompt?.sent?.body || (typeof body === "function" ? body() : body);
         if (!made) return null;
+        if (prompt) pending.sending(prompt, version, made);
         const answer = await post(`annotate/${path}`, { video, version, tab: TAB, ...made });
         take(answer);
         return answer;
       } catch (error) {
         if (error instanceof Refused && error.status === 409 && error.state?.objects) take(error.state);
-        toast(error.message, "error");
+        if (!(prompt?.again && error.status === 409)) toast(error.message, "error"); // else it had arrived before the reload
         return null;
       } finally {
+        if (prompt) pending.done(prompt);
         busy--;
         showStatus();
       }
@@ -87,8 +91,9 @@ export async function annotateView(place, { video: given, masklet, showKeys }) {
     showFrame(player.frame);
   }
 
+  let making = null; // one object, however many clicks wait for it
   async function ensureObject() {
-    if (current === null) await addObject();
+    if (current === null) await (making ||= addObject().finally(() => { making = null; }));
     return current !== null;
   }
 
@@ -97,43 +102,53 @@ export async function annotateView(place, { video: given, masklet, showKeys }) {
     if (answer) select(answer.object_id);
   }
 
-  const promptOn = (frame) => state.objects.find((one) => one.id === current)?.prompts.find((one) => one.frame === frame);
+  const objectOf = (id) => state.objects.find((one) => one.id === id);
+  const promptOn = (frame, id = current) => objectOf(id)?.prompts.find((one) => one.frame === frame);
 
-  /** A click adds to the points of this object and frame, a box replaces the box. */
-  async function point(at, label) {
+  const point = (at, label) => give({ kind: "point", at, label });
+  const box = (corners) => give({ kind: "box", corners });
+  const brushed = (mask) => {
+    if (mask.some(Boolean)) give({ kind: "brush", mask: encode(mask, ...stage.size) });
+    else toast("Nothing is left of the mask; take the prompts back with backspace instead.");
+  };
+
+  /** A prompt for the current object on this frame. */
+  function give(what) {
     player.pause();
-    const frame = player.frame;
-    if (!(await ensureObject())) return;
-    edit("prompt", () => {
-      const old = promptOn(frame);
-      if (!label && !old?.box && !(old?.points.length) && !isShown(frame)) {
-        toast("Click on the object first, then on what is not part of it.");
-        return null;
-      }
-      const kept = old && !old.mask ? old : { points: [], labels: [], box: null };
-      return { object_id: current, frame, points: [...kept.points, at], labels: [...kept.labels, label], box: kept.box };
-    });
+    return send(pending.add({ ...what, object: current, frame: player.frame }));
   }
 
-  async function box(corners) {
-    player.pause();
-    const frame = player.frame;
-    if (!(await ensureObject())) return;
-    edit("prompt", () => {
-      const old = promptOn(frame);
-      const kept = old && !old.mask ? old : { points: [], labels: [] };
-      return { object_id: current, frame, points: kept.points, labels: kept.labels, box: corners };
-    });
+  async function send(prompt) {
+    if (prompt.object === null && !(await ensureObject())) {
+      pending.done(prompt);
+      return;
+    }
+    const id = prompt.object ?? current;
+    await edit("prompt", () => {
+      const made = merged(prompt, id);
+      return made && { object_id: id, frame: prompt.frame, ...made };
+    }, prompt);
   }
 
-  const isShown = (frame) => (state.objects.find((one) => one.id === current)?.tracked || false) && frame >= 0;
+  /** With what is on its frame already: a click adds to the points of the object, a box replaces the box, a mask everything. */
+  function merged({ kind, at, label, corners, mask, frame }, id) {
+    if (kind === "brush") return { mask };
+    const old = promptOn(frame, id);
+    const kept = old && !old.mask ? old : { points: [], labels: [], box: null };
+    if (kind === "box") return { points: kept.points, labels: kept.labels, box: corners };
+    if (!label && !old?.box && !old?.points.length && !objectOf(id)?.tracked) {
+      toast("Click on the object first, then on what is not part of it.");
+      return null;
+    }
+    return { points: [...kept.points, at], labels: [...kept.labels, label], box: kept.box };
+  }
 
-  /** What was painted becomes the object's mask on this frame. */
-  async function brushed(mask) {
-    const frame = player.frame;
-    if (!(await ensureObject())) return;
-    if (!mask.some(Boolean)) toast("Nothing is left of the mask; take the prompts back with backspace instead.");
-    else edit("prompt", { object_id: current, frame, mask: encode(mask, ...stage.size) });
+  /** What the page before this one had not heard of. */
+  async function sendAgain() {
+    for (const prompt of pending.takeOver()) {
+      if (prompt.object !== null && !objectOf(prompt.object)) pending.done(prompt);
+      else await send(Object.assign(prompt, { again: true }));
+    }
   }
 
   async function undo() {
@@ -324,6 +339,7 @@ export async function annotateView(place, { video: given, masklet, showKeys }) {
   showTools();
   take(state);
   player.go(0);
+  await sendAgain();
   if (masklet !== undefined) {
     history.replaceState(null, "", `#annotate/${encodeURIComponent(video)}`);
     const answer = await edit("adopt", { masklet: Number(masklet) });
