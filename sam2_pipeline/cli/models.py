@@ -192,7 +192,7 @@ exit status: 0 exported; 2 bad usage, or weights that cannot be had""",
         "--precision",
         choices=["fp32", "fp16", "int8"],
         default="fp32",
-        help="of weights and arithmetic; int8: linear layers only, those of the mask decoder aside. Default: fp32",
+        help="of weights and arithmetic; int8: linear layers only, not where it would hurt. Default: fp32",
     )
     parser.add_argument("--frames", metavar="N", type=int, default=8, help="compare on so many frames; default: 8, 0: do not")
     parser.add_argument("--quiet", action="store_true", help="print nothing")

@@ -30,7 +30,7 @@ def export_onnx(model: Sam2, folder: str | Path, precision: str = "fp32") -> lis
         model: what `load_model` gives.
         folder: made if it is not there.
         precision: ``fp32``; ``fp16``, weights and arithmetic in half precision; ``int8``, linear layers in 8 bits, those of
-            the mask decoder aside.
+            the mask decoder and of the trunk's first two stages aside.
 
     Raises:
         ConfigError: an unknown precision, a model elsewhere than on the CPU in float32, or packages that are not installed.

@@ -9,15 +9,18 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
+_LINEAR = ["MatMul", "Gemm"]
 # The mask decoder is small, and loses objects when it is rounded: of 24 masks of a trained small model, IoU 0.95 instead of 1.
 _NOT_QUANTISED = ("mask_decoder",)
+# So are the first two stages of the trunk: with them rounded, IoU in videos is 0.98 instead of 0.995, for 5 % of the size.
+_WIDE_ONLY = ("image_encoder",)
 
 
 def finish(draft: Path, path: Path, precision: str, metadata: Mapping[str, str]) -> None:
     """Turns a float32 draft, which is used up, into ``path``. Inputs and outputs stay float32 in every precision."""
     _fold(draft)
     if precision == "int8" and path.stem not in _NOT_QUANTISED:
-        _to_int8(draft)
+        _to_int8(draft, _narrow(draft) if path.stem in _WIDE_ONLY else [])
     model = onnx.load(draft)
     if precision == "fp16":
         model = _to_fp16(model)
@@ -49,14 +52,26 @@ def _to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     return convert_float_to_float16(model, keep_io_types=True)
 
 
-def _to_int8(path: Path) -> None:
-    """Weights of matrix products in 8 bits, a scale for each channel; activations are quantised as they come."""
+def _narrow(path: Path) -> list[str]:
+    """The matrix products of the first two stages, by their widths: each stage is twice as wide as the one before."""
+    graph = onnx.load(path).graph
+    weights = {weight.name: tuple(weight.dims) for weight in graph.initializer if len(weight.dims) == 2}
+    products = [node for node in graph.node if node.op_type in _LINEAR and node.input[1] in weights]
+    widths = {node.name: min(weights[node.input[1]]) for node in products}
+    return [name for name, width in widths.items() if width <= 2 * min(widths.values())]
+
+
+def _to_int8(path: Path, but: list[str]) -> None:
+    """Weights of matrix products (those named in ``but`` aside) in 8 bits, a scale for each channel; activations are quantised
+    as they come."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)  # it would recommend to fold constants, which is done
     try:
-        quantize_dynamic(path, path, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8)
+        quantize_dynamic(
+            path, path, op_types_to_quantize=_LINEAR, nodes_to_exclude=but, per_channel=True, weight_type=QuantType.QInt8
+        )
     finally:
         logger.setLevel(level)
