@@ -97,7 +97,7 @@ def test_memory_is_flat(model: Sam2, video: list[np.ndarray]) -> None:
 
 
 def test_what_an_object_costs(model: Sam2, video: list[np.ndarray]) -> None:
-    """Without a history (as masklets are made): the maps that are read and the newest one, and pointers; see docs/benchmarks.md."""
+    """Without a history, as masklets are made: the maps that are read, the newest one, and pointers (docs/benchmarks.md)."""
     session = VideoSegmenter(model, TrackingOptions(history_frames=0)).open([video[t % len(video)] for t in range(30)])
     session.prompt(click(1, 0, 40, 30))
     tokens, side, D, C = 8 * 8, 32, model.config.hidden_dim, model.config.memory_dim
