@@ -1,7 +1,8 @@
 """COCO: one JSON file; an annotation is a mask on a picture.
 
 What makes masklets of masks is said as in TAO: ``videos``, pictures with ``video_id`` and ``frame_index``, ``tracks``, and
-annotations with ``track_id``. COCO has no empty masks: where a masklet has no annotation, it is not visible.
+annotations with ``track_id``. COCO has no empty masks: where a masklet has no annotation, it is not visible; what is known of its
+empty masks is in its track, ``hidden_masks``.
 """
 
 from collections.abc import Mapping
@@ -12,19 +13,19 @@ from typing import Any
 from sam2_pipeline.errors import VideoError
 from sam2_pipeline.formats.coco_items import (
     Categories,
+    category_of,
     frame_numbers,
     head,
-    masklet_facts,
     read_info,
-    read_masklet,
     read_segmentation,
-    score_facts,
     video_facts,
 )
+from sam2_pipeline.formats.facts import MASK_FACTS, mask_facts, masklet_facts, read_masklet
 from sam2_pipeline.formats.json_lists import Item, ListsWriter, Shelf
 from sam2_pipeline.formats.masks import MaskSource
 from sam2_pipeline.io.storage import Storage
 from sam2_pipeline.masklets.annotated import AnnotatedVideo
+from sam2_pipeline.masklets.masklet import Masklet
 from sam2_pipeline.masklets.rle import Rle
 
 FILE = "annotations.json"
@@ -43,7 +44,8 @@ class CocoWriter:
     def add(self, video: AnnotatedVideo) -> None:
         number = self._add("videos", video_facts(video))
         belongs = [{"video_id": number, "category_id": self._categories.number(masklet)} for masklet in video.masklets]
-        tracks = [self._add("tracks", ids | masklet_facts(one)) for ids, one in zip(belongs, video.masklets)]
+        facts_of = [ids | masklet_facts(one) | _hidden_facts(one) for ids, one in zip(belongs, video.masklets)]
+        tracks = [self._add("tracks", facts) for facts in facts_of]
         size = {"width": video.info.width, "height": video.info.height}
         for place, frame in enumerate(video.frames):
             name = f"{video.video_id}/{frame:05d}.jpg"
@@ -54,7 +56,7 @@ class CocoWriter:
                 if area := mask.rle.area:
                     shape = {"segmentation": mask.rle.to_coco(), "area": area, "bbox": list(mask.rle.bbox_xywh)}
                     places = {"image_id": image, "track_id": track, "iscrowd": masklet.seed.attributes.get("iscrowd", 0)}
-                    self._add("annotations", places | ids | shape | score_facts(mask))
+                    self._add("annotations", places | ids | shape | mask_facts(mask))
 
     def finish(self) -> None:
         description = "masklets in the format of COCO, with tracks as in TAO"
@@ -129,9 +131,13 @@ class CocoMasks(MaskSource):
         for place, (track, found) in enumerate(masks.items()):
             facts_of = tracks[track] if track in tracks else _facts(next(iter(found.values())))
             numbers = (place, track if isinstance(track, int) else facts_of["id"])
-            rows = [(frame, at, *_mask(found.get(frame), info.height, info.width)) for frame, at in zip(frames, times)]
+            hidden = {item["frame_index"]: item for item in facts_of.get("hidden_masks", [])}
+            rows = [
+                (frame, at, *_mask(found.get(frame), hidden.get(frame, {}), info.height, info.width))
+                for frame, at in zip(frames, times)
+            ]
             category = next(iter(self._shelf.get("categories", facts_of.get("category_id"))), None)
-            masklets.append(read_masklet(video_id, facts_of, numbers, rows, category))
+            masklets.append(read_masklet(video_id, facts_of, numbers, rows, category_of(category)))
         ordered = tuple(sorted(masklets, key=lambda masklet: masklet.masklet_id))
         uri = facts.get("uri") or self.video_url(video_id)
         return AnnotatedVideo(video_id, info, frames, ordered, uri, facts.get("attributes") or {})
@@ -147,6 +153,14 @@ def _facts(item: Item) -> Item:
     return {key: item[key] for key in ("id", "category_id", "iscrowd") if key in item}
 
 
-def _mask(item: Item | None, height: int, width: int) -> tuple[Rle, Mapping[str, Any]]:
-    """A mask and its scores."""
-    return read_segmentation(None if item is None else item["segmentation"], height, width), item or {}
+def _hidden_facts(masklet: Masklet) -> Item:
+    """What is known of the masks that are empty, if anything."""
+    facts = [{"frame_index": mask.frame_index} | mask_facts(mask) for mask in masklet.frames if not mask.rle.area]
+    return {"hidden_masks": facts} if any(one[name] is not None for one in facts for name in MASK_FACTS) else {}
+
+
+def _mask(item: Item | None, hidden: Item, height: int, width: int) -> tuple[Rle, Mapping[str, Any]]:
+    """A mask and its facts."""
+    if item is None:
+        return Rle.empty(height, width), hidden
+    return read_segmentation(item["segmentation"], height, width), item

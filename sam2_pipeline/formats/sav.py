@@ -90,9 +90,16 @@ def _merged(videos: list[AnnotatedVideo]) -> AnnotatedVideo:
     for video in others:
         if video.frames != first.frames:
             raise VideoError(f"{video.video_id}: the two files annotate different frames, expected the same")
+        taken, numbers = {one.masklet_id for one in masklets}, {}
+        for number in (masklet.masklet_id for masklet in video.masklets):
+            numbers[number] = max(taken) + 1 if number in taken else number
+            taken.add(numbers[number])
         for masklet in video.masklets:
-            taken = {one.masklet_id for one in masklets}
-            if masklet.masklet_id in taken:
-                masklet = replace(masklet, seed=replace(masklet.seed, masklet_id=max(taken) + 1))
-            masklets.append(masklet)
+            parent = masklet.seed.parent_masklet_id
+            seed = replace(
+                masklet.seed,
+                masklet_id=numbers[masklet.masklet_id],
+                parent_masklet_id=None if parent is None else numbers.get(parent, parent),
+            )
+            masklets.append(replace(masklet, seed=seed))
     return replace(first, masklets=tuple(sorted(masklets, key=lambda masklet: masklet.masklet_id)))

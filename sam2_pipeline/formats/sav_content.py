@@ -2,7 +2,7 @@
 
 ``masklet`` holds, for every annotated frame, the masks of all objects. The files do not number their frames; videos of 24 frames
 a second are annotated at 6, from the first on. Where frames are not evenly apart we add ``masklet_frame_index``, their numbers.
-Masklets that began with a prompt are called manual there.
+Masklets that began with a prompt are called manual there. What else we know of masklets is in lists of our own (`sav_additions`).
 """
 
 import math
@@ -11,8 +11,15 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.formats.facts import read_masklet
 from sam2_pipeline.formats.masks import USUAL_FPS
-from sam2_pipeline.masklets.annotated import AnnotatedVideo, annotated_masklet
+from sam2_pipeline.formats.sav_additions import (
+    read_mask_additions,
+    read_masklet_additions,
+    read_video_additions,
+    write_additions,
+)
+from sam2_pipeline.masklets.annotated import AnnotatedVideo
 from sam2_pipeline.masklets.masklet import Kind, Masklet
 from sam2_pipeline.masklets.rle import Rle
 from sam2_pipeline.masklets.statistics import measure
@@ -41,23 +48,17 @@ def read_annotation(content: Any, video_id: str) -> AnnotatedVideo:
         raise ConfigError(f"masklet_id is {ids}, expected different numbers")
     rles = [_read_frame(place, row, ids) for place, row in enumerate(masks)]
     frames = _frame_numbers(content)
-    info = _info(content, frames, rles)
+    fps, codec, added, times = read_video_additions(content)
+    info = _info(content, frames, rles, fps, codec)
     masklets = []
     for n, number in enumerate(ids if frames else []):
-        kind = _KIND_OF.get(_item(content.get("masklet_type"), n), "prompted")
-        masklets.append(
-            annotated_masklet(
-                video_id,
-                number,
-                {frame: row[n] for frame, row in zip(frames, rles)},
-                info.fps,
-                kind=kind,
-                object_id=None if kind == "auto" else number,
-                stability_scores=_stability_scores(content, n, len(frames)),
-                attributes={} if (edited := _item(content.get(_EDITED), n)) is None else {_EDITED: edited},
-            )
-        )
-    attributes = {key: content[key] for key in _OF_VIDEO if content.get(key)}
+        stability = _stability_scores(content, n, len(frames))
+        rows = []
+        for place, frame in enumerate(frames):
+            facts = stability[place] | read_mask_additions(content, place, n)
+            rows.append((frame, times[place] if times else frame / info.fps, rles[place][n], facts))
+        masklets.append(read_masklet(video_id, _masklet_facts(content, n), (number, number), rows))
+    attributes = {key: content[key] for key in _OF_VIDEO if content.get(key)} | added
     ordered = tuple(sorted(masklets, key=lambda masklet: masklet.masklet_id))
     return AnnotatedVideo(video_id, info, frames, ordered, attributes=attributes)
 
@@ -95,7 +96,8 @@ def write_annotation(video: AnnotatedVideo) -> dict[str, Any]:
     }
     if frames and tuple(range(0, len(frames) * (step := _step_or_0(content)), step or 1)) != frames:
         content["masklet_frame_index"] = list(frames)
-    return content
+    fps = _usual_fps(info.frame_count, info.duration_s)
+    return content | write_additions(video, fps, scored, known=(*_OF_VIDEO, _EDITED))
 
 
 def frame_step(content: Mapping[str, Any]) -> int:
@@ -145,21 +147,33 @@ def _read_frame(place: int, masks: Any, ids: list[int]) -> list[Rle]:
     return [Rle.from_coco(mask) for mask in masks]
 
 
-def _info(content: Mapping[str, Any], frames: tuple[int, ...], rles: list[list[Rle]]) -> VideoInfo:
+def _info(content: Mapping[str, Any], frames: tuple[int, ...], rles: list[list[Rle]], fps: float | None, codec: str) -> VideoInfo:
     first = next((rle for row in rles for rle in row), None)
     height = int(content.get("video_height") or (first.height if first else 0))
     width = int(content.get("video_width") or (first.width if first else 0))
     total = int(content.get("video_frame_count") or (frames[-1] + 1 if frames else 0))
     duration = float(content.get("video_duration") or total / USUAL_FPS)
-    return VideoInfo(width, height, total / duration if duration else USUAL_FPS, total, duration, "")
+    return VideoInfo(width, height, fps or _usual_fps(total, duration), total, duration, codec)
 
 
-def _stability_scores(content: Mapping[str, Any], n: int, frames: int) -> list[float]:
+def _usual_fps(total: int, duration: float) -> float:
+    return total / duration if duration else USUAL_FPS
+
+
+def _masklet_facts(content: Mapping[str, Any], n: int) -> dict[str, Any]:
+    """Of masklet ``n``, under the names of our columns."""
+    facts = {"masklet_type": _KIND_OF.get(_item(content.get("masklet_type"), n), "prompted")} | read_masklet_additions(content, n)
+    edited = _item(content.get(_EDITED), n)
+    attributes = ({} if edited is None else {_EDITED: edited}) | facts.get("attributes", {})
+    return facts | {"attributes": attributes}
+
+
+def _stability_scores(content: Mapping[str, Any], n: int, frames: int) -> list[dict[str, Any]]:
     """Of masklet ``n`` on every frame; none where the file has none (then it has one null a masklet)."""
     scores = content.get("masklet_stability_score") or []
     if len(scores) != frames or not all(isinstance(row, list) for row in scores):
-        return []
-    return [math.nan if row[n] is None else float(row[n]) for row in scores]
+        return [{}] * frames
+    return [{"stability_score": row[n]} for row in scores]
 
 
 def sav_kind(masklet: Masklet) -> SavKind:

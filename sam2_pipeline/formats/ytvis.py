@@ -7,17 +7,15 @@ from typing import Any
 
 from sam2_pipeline.errors import VideoError
 from sam2_pipeline.formats.coco_items import (
-    SCORES,
     Categories,
+    category_of,
     frame_numbers,
     head,
-    masklet_facts,
     read_info,
-    read_masklet,
     read_segmentation,
-    score_facts,
     video_facts,
 )
+from sam2_pipeline.formats.facts import MASK_FACTS, mask_facts, masklet_facts, read_masklet
 from sam2_pipeline.formats.json_lists import ListsWriter, Shelf
 from sam2_pipeline.formats.masks import MaskSource
 from sam2_pipeline.io.storage import Storage
@@ -98,10 +96,10 @@ class YtvisMasks(MaskSource):
                 found = f"annotation {item['id']} has {len(item['segmentations'])} segmentations"
                 raise VideoError(f"{self.url}: {found}, its video {len(frames)} frames")
             rles = [read_segmentation(one, info.height, info.width) for one in item["segmentations"]]
-            scores = [{name: item[name][n] for name in SCORES if name in item} for n in range(len(frames))]
+            known = [{name: item[name][n] for name in MASK_FACTS if name in item} for n in range(len(frames))]
             category = next(iter(self._shelf.get("categories", item.get("category_id"))), None)
-            rows = list(zip(frames, times, rles, scores))
-            masklets.append(read_masklet(video_id, item, (place, item["id"]), rows, category))
+            rows = list(zip(frames, times, rles, known))
+            masklets.append(read_masklet(video_id, item, (place, item["id"]), rows, category_of(category)))
         ordered = tuple(sorted(masklets, key=lambda masklet: masklet.masklet_id))
         uri = video.get("uri") or self.video_url(video_id)
         return AnnotatedVideo(video_id, info, frames, ordered, uri, video.get("attributes") or {})
@@ -110,12 +108,12 @@ class YtvisMasks(MaskSource):
 def _masks(masklet: Masklet) -> dict[str, Any]:
     rles = [frame.rle for frame in masklet.frames]
     areas = [rle.area for rle in rles]
-    scores = [score_facts(frame) for frame in masklet.frames]
+    facts = [mask_facts(frame) for frame in masklet.frames]
     return {
         "segmentations": [rle.to_coco() if area else None for rle, area in zip(rles, areas)],
         "areas": [area or None for area in areas],
         "bboxes": [list(rle.bbox_xywh) if area else None for rle, area in zip(rles, areas)],
-        **{name: [one[name] for one in scores] for name in SCORES},
+        **{name: [one[name] for one in facts] for name in MASK_FACTS},
     }
 
 

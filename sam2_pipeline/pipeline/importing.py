@@ -97,6 +97,7 @@ def _import_unit(unit: WorkUnit, source: MaskSource, output: Storage, fps: float
                 for masklet in video.masklets:
                     for frame in masklet.frames:
                         spool.add(masklet.masklet_id, frame)
+                spool.add_judgements({one.masklet_id: one.judgement for one in video.masklets if one.judgement is not None})
                 writer.add_video(row, spool, [masklet.seed for masklet in video.masklets])
         parts = writer.finish()
     ids = tuple(ref.video_id for ref in unit.videos)

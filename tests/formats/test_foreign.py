@@ -99,6 +99,7 @@ def test_youtube_vis(tmp_path):
         ({"segmentations": [None]}, "annotation 8 has 1 segmentations, its video 2 frames"),
         ({"segmentations": [None, {"size": [2, 2], "counts": "4"}]}, "of 2x2 pixels, its picture of 24x32"),
         ({"segmentations": [None, [[1, 2]]]}, "expected polygons of 3 points"),
+        ({"segmentations": [None, None], "verdict": "fine"}, "a verdict is 'fine', expected one of accept, refine, reject"),
     ],
 )
 def test_broken_youtube_vis(tmp_path, changes, message):

@@ -106,6 +106,8 @@ def test_the_step_between_annotated_frames(total, annotated, duration, step):
         ({"masklet": [[{"size": [2, 2], "counts": "4"}], []]}, "annotated frame 1 has 0 masks, expected 1"),
         ({"masklet": [[{"size": [2, 2], "counts": [3]}]]}, "add up to 3, expected 2x2 = 4"),
         ({"masklet": [[], []], "masklet_id": [1, 1]}, r"masklet_id is \[1, 1\], expected different numbers"),
+        ({"masklet": [[{"size": [2, 2], "counts": "4"}]], "masklet_verdict": []}, "masklet_verdict is .*, expected a list of 1"),
+        ({"masklet": [[{"size": [2, 2], "counts": "4"}]], "mask_raw_area": [[]]}, "mask_raw_area is .*, expected a list of 1"),
         ({"masklet": [[]] * 7, "video_frame_count": 10}, r"7 annotated frames of 10 \(video_frame_count\)"),
     ],
 )

@@ -1,7 +1,6 @@
 """What goes out comes back: tables into every format and back into tables, and the real example of SA-V the other way round."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +24,18 @@ from sam2_pipeline.masklets.masklet import MaskletFrame, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import decode
 from sam2_pipeline.masklets.schema import VIDEOS
+from sam2_pipeline.masklets.verdict import Judgement
 from sam2_pipeline.masklets.work import Commit
 from sam2_pipeline.pipeline.importing import import_masks
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "sav_example.json").read_text())
 EXAMPLE = {kind: GOLDEN[kind] for kind in ("auto", "manual")}
-SCORES = ("predicted_iou", "object_score", "stability_score")
+MASK_FACTS = ("predicted_iou", "object_score", "stability_score", "raw_area")
+JUDGEMENTS = {  # of masklet 2 there is none
+    0: Judgement(0.875, 0.625, "accept"),
+    1: Judgement(None, 0.5, "refine", ("reprompt_iou", "flicker")),
+    3: Judgement(None, None, "reject", ("never_visible",)),
+}
 
 
 def write_run(url, kind, frames=range(0, 24, 4), videos=("a", "nested/b"), total=24):
@@ -52,7 +57,9 @@ def write_run(url, kind, frames=range(0, 24, 4), videos=("a", "nested/b"), total
                         seen = place >= 2 * n and not (n == 0 and place == 3)
                         scores = (np.float32(0.9) - n / 8, np.float32(4.0 if seen else -4.0), np.float32(0.97) - place / 64)
                         rle = disc(y + place / 4, x - place, radius if seen else 0)
-                        spool.add(n, MaskletFrame(frame, frame / 24, rle, *(float(np.float32(score)) for score in scores)))
+                        known = tuple(float(np.float32(score)) for score in scores)
+                        spool.add(n, MaskletFrame(frame, frame / 24, rle, *known, raw_area=rle.area + n * place))
+                spool.add_judgements(JUDGEMENTS)
                 writer.add_video(row, spool, [_seed(n, kind) for n in range(4)])
         parts = writer.finish()
     assert commit_unit(storage, Commit("u", "1", parts, tuple(videos), len(videos), 0))
@@ -63,7 +70,8 @@ def _seed(n, kind):
     number = 7 + 3 * n
     box = [1, 2, 3, 4] if n == 1 else None
     prompt = Prompt(number if kind == "prompted" else n, 8 * n, [[n + 0.5, 2]] * 2, [1, 0], box)
-    return MaskletSeed(n, kind, prompt, number if kind == "prompted" else None)
+    shot, parent = n // 2, 2 if n == 1 else None
+    return MaskletSeed(n, kind, prompt, number if kind == "prompted" else None, {}, shot, parent)
 
 
 def there_and_back(dataset, folder, format):
@@ -75,50 +83,36 @@ def there_and_back(dataset, folder, format):
     return MaskletDataset(folder / "back")
 
 
-def facts(video: AnnotatedVideo, scores=()):
-    """What must be the same, as something that compares (a prompt is arrays)."""
-    return [
-        (
-            m.masklet_id,
-            m.kind,
-            m.seed.object_id,
-            [(f.frame_index, f.timestamp_s, f.rle, *(getattr(f, s) for s in scores)) for f in m.frames],
-        )
-        for m in video.masklets
-    ]
+def facts(video: AnnotatedVideo):
+    """All that is known of masklets, as something that compares (a prompt is arrays)."""
+    found = []
+    for m in video.masklets:
+        prompt, place = m.seed.prompt, (m.seed.shot_index, m.seed.parent_masklet_id)
+        box = None if prompt.box_xyxy is None else prompt.box_xyxy.tolist()
+        asked = (prompt.frame_index, prompt.points_xy.tolist(), prompt.point_labels.tolist(), box, prompt.mask)
+        frames = [(f.frame_index, f.timestamp_s, f.rle, *(getattr(f, fact) for fact in MASK_FACTS)) for f in m.frames]
+        found.append((m.masklet_id, m.kind, m.seed.object_id, place, asked, m.judgement, frames))
+    return found
 
 
 @pytest.mark.parametrize("kind", ["auto", "prompted"])
 @pytest.mark.parametrize("format", ["sav", "ytvis", "coco"])
-def test_formats_with_run_lengths_keep_every_mask(format, kind, tmp_path):
+def test_formats_with_run_lengths_keep_everything(format, kind, tmp_path):
     before = write_run(tmp_path / "run", kind)
     after = there_and_back(before, tmp_path, format)
     assert after.video_ids == before.video_ids
     for video_id in before.video_ids:
         old, new = before.video(video_id), after.video(video_id)
-        if format == "sav":  # names the object, not the masklet; of prompted ones it has no scores
-            kept = ["stability_score"] if kind == "auto" else []
-            assert replace(new.info, codec="h264") == old.info
-        else:
-            kept = SCORES if format == "ytvis" else []
-            assert new.info == old.info
-        if format == "sav" and kind == "prompted":
-            assert [m[2:] for m in facts(new)] == [m[2:] for m in facts(old)]
-        else:
-            assert facts(new, kept) == facts(old, kept)
-        for one, other in zip(old.masklets, new.masklets):
-            if format != "sav":
-                a, b = one.seed.prompt, other.seed.prompt
-                assert (a.frame_index, a.points_xy.tolist(), a.point_labels.tolist()) == (
-                    b.frame_index, b.points_xy.tolist(), b.point_labels.tolist()
-                )  # fmt: skip
-                assert np.array_equal(a.box_xyxy, b.box_xyxy)
-            if format == "coco":  # has scores where it has masks
-                assert [[getattr(f, s) for s in SCORES] for f in one.frames if f.rle.area] == [
-                    [getattr(f, s) for s in SCORES] for f in other.frames if f.rle.area
-                ]
-    columns = ["first_frame_index", "size_abs", "size_rel", "size_bucket", "visibility_changes", "visible_frame_count"]
-    assert after.masklets(columns=columns).equals(before.masklets(columns=columns))
+        assert new.info == old.info and facts(new) == facts(old)
+    for video_id in before.video_ids:
+        assert after.masks(video_id).equals(before.masks(video_id))
+    old, new = before.masklets(), after.masklets()
+    assert new.drop_columns("attributes").equals(old.drop_columns("attributes"))
+    if format == "sav":  # which says of every masklet on how many frames people edited it
+        edited = {"auto": 0, "prompted": 1}[kind]
+        assert new["attributes"].to_pylist() == [json.dumps({"masklet_edited_frame_count": edited})] * len(new)
+    else:
+        assert new["attributes"].equals(old["attributes"])
 
 
 @pytest.mark.parametrize("format", ["sav", "ytvis", "coco"])
