@@ -132,11 +132,12 @@ class IdentitySettings(Settings):
 class CutSettings(Settings):
     """Shot changes. ``split``: they are looked for, no memory crosses them, masklets end there, and objects are looked for anew.
     ``ignore``, as published: the whole video is one shot. ``threshold``: how much more unlike pictures across a cut are than
-    neighbours beside it, 0 to 1."""
+    neighbours beside it, 0 to 1. ``longest_fade``: frames that a dissolve or a fade may take; 0: only cuts are found."""
 
     path: ClassVar[str] = "cuts"
     mode: Literal["split", "ignore"] = "ignore"
     threshold: float = setting(0.3, above=0.0, high=1.0)
+    longest_fade: int = setting(24, low=0)
 
 
 @dataclass(frozen=True)

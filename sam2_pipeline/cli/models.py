@@ -26,7 +26,7 @@ scenes that no training uses. Protocols, for every object from the first frame o
   offline           clicks there, then again and again on the frame with the worst mask of the whole video
   online            one pass: clicks wherever the IoU falls below 0.75
   automatic         no prompt: recall of the objects on the first frame, spurious masklets and duplicates, and what became of
-                    objects that are late (see --set discover.every_s=0.5)
+                    objects that are late (see --set discover.every_s=0.5), and of shot changes (see --shots)
 
 With --set judge.enabled=true the masklets of prompts on first frames, and automatic ones, get verdicts as in a run. Said is how
 well these tell a mean IoU of 0.75 or more (of automatic masklets: with the true object that they fit best).
@@ -37,6 +37,7 @@ examples:
   sam2-pipeline evaluate masklets/ sav_train/ --sav manual --match hungarian
   sam2-pipeline evaluate synthetic --protocol click --protocol clicks-3 --protocol mask --clips 50
   sam2-pipeline evaluate DAVIS/Annotations/480p --protocol offline --model sam2.1_hiera_tiny
+  sam2-pipeline evaluate synthetic --protocol automatic --shots 2 --set cuts.mode=split --set discover.every_s=0.25
   sam2-pipeline evaluate synthetic --protocol click --set judge.enabled=true --json verdicts.json
 
 exit status: 0 all videos scored; 3 some could not be (they are listed); 2 nothing to compare; 1 a place cannot be read""",
@@ -78,6 +79,20 @@ def _add_protocols(group: Any) -> None:
     )
     group.add_argument(
         "--scene", metavar="KEY=VALUE", action="append", default=[], help="synthetic scenes: frames=48, size=[270,480]"
+    )
+    group.add_argument(
+        "--shots",
+        metavar="N",
+        type=int,
+        default=1,
+        help="synthetic clips of N scenes, shot after shot; default: 1",
+    )
+    group.add_argument(
+        "--dissolve",
+        metavar="FRAMES",
+        type=int,
+        default=0,
+        help="mix each shot into the next over so many frames; default: cuts",
     )
     group.add_argument(
         "--videos", metavar="URL", help="where the videos are, as VIDEO.mp4 or VIDEO/, if not beside the true masks"

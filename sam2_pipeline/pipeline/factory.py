@@ -90,7 +90,7 @@ class ModelFactory:
             tracking,
             backward=settings.backward,
             discover=DiscoverOptions(**dataclasses.asdict(self.config.discover)),
-            cuts=CutOptions(cuts.threshold) if cuts.mode == "split" else None,
+            cuts=CutOptions(cuts.threshold, cuts.longest_fade) if cuts.mode == "split" else None,
             identity=identity_options(self.config),
             lost_after_s=self.config.identity.lost_after_s,
             clean=CleanRules(**dataclasses.asdict(self.config.clean)),

@@ -12,6 +12,7 @@ from sam2_pipeline.formats.videos import videos_below
 from sam2_pipeline.io.decode import open_video
 from sam2_pipeline.masklets.frames import FrameSource
 from sam2_pipeline.masklets.rle import encode_batch
+from sam2_pipeline.protocols.shots import ShotChange
 from sam2_pipeline.segment.inputs import ArrayFrames
 from sam2_pipeline.settings import convert_fields, parse_override
 from sam2_pipeline.training.synthetic import SceneOptions, make_scene
@@ -34,6 +35,10 @@ class TrueClips(Protocol):
         Raises:
             VideoError: they cannot be read.
         """
+        ...
+
+    def changes(self, video_id: str) -> tuple[ShotChange, ...] | None:
+        """Where shots change; None where nobody knows."""
         ...
 
     def open(self, video_id: str) -> AbstractContextManager[FrameSource]:
@@ -62,6 +67,9 @@ class SyntheticClips:
         frames = [encode_batch(scene.masks(t)) for t in range(scene.num_frames)]
         return {number: {t: rles[number] for t, rles in enumerate(frames)} for number in range(scene.num_objects)}
 
+    def changes(self, video_id: str) -> tuple[ShotChange, ...]:
+        return ()
+
     @contextmanager
     def open(self, video_id: str) -> Iterator[FrameSource]:
         scene = make_scene(_seed(video_id), self.options)
@@ -87,6 +95,9 @@ class AnnotatedClips:
 
     def read(self, video_id: str) -> Masks:
         return self.truth.read(video_id)
+
+    def changes(self, video_id: str) -> None:
+        """Annotations do not say it."""
 
     @contextmanager
     def open(self, video_id: str) -> Iterator[FrameSource]:

@@ -11,6 +11,7 @@ from sam2_pipeline.pipeline.factory import ModelFactory
 from sam2_pipeline.protocols import result
 from sam2_pipeline.protocols.clips import SYNTHETIC, SyntheticClips, TrueClips, open_clips, scene_options
 from sam2_pipeline.protocols.interactive import Effort
+from sam2_pipeline.protocols.joined import JoinedClips
 from sam2_pipeline.protocols.trial import Trial, play_all
 
 SYNTHETIC_CLIPS = 50
@@ -57,9 +58,12 @@ def _clips(options: argparse.Namespace, config: JobConfig) -> TrueClips:
     if options.num_clips is not None and options.num_clips < 1:
         raise ConfigError(f"--clips is {options.num_clips}, expected at least 1")
     if options.predictions == SYNTHETIC:
-        return SyntheticClips(options.num_clips or SYNTHETIC_CLIPS, scene_options(options.scene))
-    if options.scene:
-        raise ConfigError("--scene is for synthetic clips")
+        count, scene = options.num_clips or SYNTHETIC_CLIPS, scene_options(options.scene)
+        if options.shots == 1 and not options.dissolve:
+            return SyntheticClips(count, scene)
+        return JoinedClips(count, scene, options.shots, options.dissolve)
+    if options.scene or options.shots != 1 or options.dissolve:
+        raise ConfigError("--scene, --shots and --dissolve are for synthetic clips")
     return open_clips(
         options.predictions,
         config.storage_options_for(options.predictions),

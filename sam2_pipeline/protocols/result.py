@@ -14,6 +14,7 @@ from sam2_pipeline.evaluation.scores import ObjectScore
 from sam2_pipeline.evaluation.show import UNSEEN_WIDTH, percent
 from sam2_pipeline.protocols.interactive import Effort
 from sam2_pipeline.protocols.late import Discovered, figures
+from sam2_pipeline.protocols.shots import ShotScore, shot_figures
 from sam2_pipeline.protocols.trial import AUTOMATIC, ClipResult, Round, Trial
 from sam2_pipeline.protocols.verdicts import GOOD, VERDICTS, VerdictFigures
 
@@ -27,6 +28,7 @@ class ProtocolResult:
             stays as it was.
         clicks, frames: mean numbers per object in the end; None for automatic masklets.
         discovered: of automatic masklets, what was made of late objects in each video.
+        shots: the same of shot changes, where they are known.
         verdicts: on the masklets; None where they are not judged.
     """
 
@@ -35,6 +37,7 @@ class ProtocolResult:
     clicks: float | None
     frames: float | None
     discovered: tuple[Discovered, ...] = ()
+    shots: tuple[ShotScore, ...] = ()
     verdicts: VerdictFigures | None = None
 
     @property
@@ -59,6 +62,7 @@ class ProtocolResult:
         if self.name == AUTOMATIC:
             found |= {f"recall_{at}_over_visible_frames": self.recall(at) for at in RECALL_AT}
             found |= figures(self.discovered)
+            found |= shot_figures(self.shots) if self.shots else {}
         else:
             found |= {"clicks_per_object": self.clicks, "prompted_frames_per_object": self.frames}
         if len(self.rounds) > 1:
@@ -129,9 +133,10 @@ def _protocol(name: str, trial: Trial, model: str, videos: Sequence[tuple[Round,
     last = [video[-1] for video in videos]
     clicks, frames = (_per_object(getattr(one, what) for one in last) for what in ("clicks", "frames"))
     late = tuple(one.discovered for one in last if one.discovered is not None)
+    shots = tuple(one.shots for one in last if one.shots is not None)
     judged = VerdictFigures(tuple(masklet for one in last for masklet in one.judged))
     effort = (None, None) if automatic else (clicks, frames)
-    return ProtocolResult(name, tuple(rounds), *effort, late, judged if judged.masklets else None)
+    return ProtocolResult(name, tuple(rounds), *effort, late, shots, judged if judged.masklets else None)
 
 
 def _per_object(videos: Iterable[dict[int, int]]) -> float | None:
@@ -175,6 +180,11 @@ def tables(found: TrialResult) -> Iterator[Table]:
             off, duplicates = _decimal(late["late_first_frame_error_mean"]), percent(late["duplicates_share"])
             table.add_row(one.name, str(late["late_objects"]), *shares, off, duplicates)
             yield table
+            if (shots := shot_figures(one.shots))["shot_changes"] or shots["shot_changes_claimed"]:
+                table = _table("shot changes", "number", "found", "rightly", "masklets across one")
+                claims = (percent(shots[f"shot_change_{what}"]) for what in ("recall", "precision"))
+                table.add_row(one.name, str(shots["shot_changes"]), *claims, str(shots["masklets_across_shots"]))
+                yield table
     if any(one.verdicts is not None for one in found.protocols):
         yield _verdicts(found.protocols)
 

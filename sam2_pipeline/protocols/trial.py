@@ -20,6 +20,7 @@ from sam2_pipeline.protocols.interactive import Effort, offline, online
 from sam2_pipeline.protocols.late import Discovered, discovered
 from sam2_pipeline.protocols.prompted import Played, play
 from sam2_pipeline.protocols.prompting import TrueObject, true_objects, visible_at_first
+from sam2_pipeline.protocols.shots import ShotScore, score_shots
 from sam2_pipeline.protocols.verdicts import JudgedMasklet, judged
 from sam2_pipeline.segment.masklet_generator import MaskletGenerator
 from sam2_pipeline.segment.options import TrackingOptions
@@ -34,8 +35,8 @@ _CLICKS = re.compile(r"click|clicks-([1-9]\d*)")
 class Round:
     """Scores of one video after some interaction, with the prompts that its objects got until then, by object id.
 
-    Of a video without prompts: ``discovered``, what was made of its late objects, and ``judged``, its masklets where they are
-    judged.
+    Of a video without prompts: ``discovered``, what was made of its late objects, ``shots``, what of its shot changes, where
+    they are known, and ``judged``, its masklets where they are judged.
     """
 
     score: VideoScore
@@ -43,6 +44,7 @@ class Round:
     frames: dict[int, int] = field(default_factory=dict)
     judged: tuple[JudgedMasklet, ...] = ()
     discovered: Discovered | None = None
+    shots: ShotScore | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,9 @@ class Trial:
         objects = tuple(one for one in score.objects if one.object_id in wanted)
         late = discovered(found, truth, score.objects, self.min_area)
         score = replace(score, objects=objects, left_aside=len(truth) - len(objects))
-        return Round(score, discovered=late, judged=judged(masklets, truth))
+        changes = self.clips.changes(video_id)
+        shots = None if changes is None else score_shots(found, changes, self.generator.find_cuts(frames))
+        return Round(score, discovered=late, shots=shots, judged=judged(masklets, truth))
 
 
 def check_protocol(name: str) -> int:

@@ -100,6 +100,17 @@ class MaskletGenerator:
         judgements = self.judge(source, [masklet.seed for masklet in masklets], HeldMasks(masklets))
         return [replace(masklet, judgement=judgements.get(masklet.masklet_id)) for masklet in masklets]
 
+    def find_cuts(self, source: FrameSource) -> list[int] | None:
+        """The frames with which shots begin, but for the first; None where shots are not looked for."""
+        if self.cuts is None:
+            return None
+        return [frame.index for frame, cut in mark_cuts(self._frames(source), self.cuts) if cut]
+
+    def _frames(self, source: FrameSource) -> Iterable[Frame]:
+        """The frames as the network takes them."""
+        side = self.model.config.image_size
+        return source.frames(0, size=(side, side))
+
     def judge(
         self, source: FrameSource, seeds: Sequence[MaskletSeed], masks: MaskStore, on_frame: Callable[[], None] = lambda: None
     ) -> dict[int, Judgement]:
@@ -164,8 +175,7 @@ class MaskletStream:
 
     def _frames(self) -> Iterator[tuple[Frame, bool]]:
         """The frames as the network takes them, and whether a cut lies before each."""
-        side = self.generator.model.config.image_size
-        frames, cuts = self.source.frames(0, size=(side, side)), self.generator.cuts
+        frames, cuts = self.generator._frames(self.source), self.generator.cuts
         return ((frame, False) for frame in frames) if cuts is None else mark_cuts(frames, cuts)
 
     def _begin_shot(self, start: int) -> Shot:

@@ -26,6 +26,7 @@ from sam2_pipeline.protocols.late import Discovered, LateObject, figures
 from sam2_pipeline.protocols.prompted import Interaction
 from sam2_pipeline.protocols.prompting import true_objects
 from sam2_pipeline.protocols.result import summarise
+from sam2_pipeline.protocols.shots import ShotChange, ShotScore
 from sam2_pipeline.protocols.trial import Trial, play_all
 from sam2_pipeline.segment.collect import collect_frame
 from sam2_pipeline.segment.inputs import ArrayFrames
@@ -132,6 +133,9 @@ class Stand:
     def __init__(self, masks):
         self.masks = masks
 
+    def find_cuts(self, frames):
+        return [4]
+
     def generate(self, frames):
         return [
             Masklet("", MaskletSeed(number, "auto", Prompt(number, 0, [[1, 1]], [1])),
@@ -148,6 +152,9 @@ class Squares:
 
     def read(self, video_id):
         return self.truth
+
+    def changes(self, video_id):
+        return (ShotChange(3, 4),)
 
 
 def test_automatic_masklets_are_matched_with_what_is_visible_at_first(trial):
@@ -167,6 +174,7 @@ def test_automatic_masklets_are_matched_with_what_is_visible_at_first(trial):
     played = playing._play_automatic("v", truth, None)
     score = played.score
     assert played.discovered == Discovered((LateObject(4, 3, 1.0, 3),), 4, 1)  # the second begins exactly; one duplicate
+    assert played.shots == ShotScore(changes=1, found=1, claimed=1, masklets=4, crossing=4)  # a sliver of the second, too
     assert [one.object_id for one in score.objects] == [1]
     assert score.objects[0].partner.visible_iou == 1 and score.objects[0].partner.mean_iou == 0.75
     assert (score.predicted, score.spurious, score.left_aside) == (4, 2, 2)

@@ -54,6 +54,50 @@ def test_light_that_is_switched_off_is_no_cut(scenes):
     assert cuts(scenes[0][:5] + [image // 3 for image in scenes[0][5:]]) == []
 
 
+def mixed(first, second, frames):
+    """The last ``frames`` pictures of one shot dissolved into the first of the next."""
+    shares = [(n + 1) / (frames + 1) for n in range(frames)]
+    blend = [(1 - s) * a + s * b for s, a, b in zip(shares, first[-frames:], second)]
+    return first[:-frames] + [picture.astype(np.uint8) for picture in blend] + second[frames:]
+
+
+CALM = SceneOptions(size=(64, 96), frames=30, objects=(2, 4), camera=0.1, speed=0.1, deformation=0.1, lighting=0.1, noise=0.5,
+                    moving_background=0, leave=0, vanish=0, late=0)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def calm() -> list[list[np.ndarray]]:
+    return [scene(seed, 30, CALM) for seed in range(6)]
+
+
+@pytest.mark.parametrize("frames", [5, 10, 15])
+def test_a_shot_that_is_dissolved_ends_where_nothing_is_left_of_it(calm, frames):
+    for first, second in zip(calm[::2], calm[1::2]):
+        both = mixed(first, second, frames)
+        [found] = cuts(both)
+        assert abs(found - 30) <= 1
+        assert cuts(both, longest_fade=0) == cuts(both, longest_fade=frames - 1) == []
+
+
+@pytest.mark.parametrize("colour", [0, 255])
+def test_shots_that_fade_out_and_in(calm, colour):
+    ground = [np.full_like(calm[0][0], colour)] * 14
+    images = mixed(mixed(calm[0], ground, 6), calm[1], 6)
+    assert cuts(images) == [30, 38]  # the first picture of the ground, and the first of the next shot
+
+
+def test_what_is_no_dissolve(calm):
+    picture = calm[0][0]
+    assert [cuts(one) for one in calm] == [[]] * len(calm)
+    dimmed = [(picture * share).astype(np.uint8) for share in np.linspace(1, 0.25, 12)]
+    assert cuts([picture] * 10 + dimmed + [dimmed[-1]] * 10) == []
+    wide = np.concatenate([calm[0][0], calm[1][0], calm[2][0]], axis=1)
+    panned = [np.ascontiguousarray(wide[:, x : x + 96]) for x in range(0, 192, 8)]
+    assert cuts([panned[0]] * 10 + panned + [panned[-1]] * 10) == []
+    wiped = [np.concatenate([calm[1][0][:, :x], picture[:, x:]], axis=1) for x in range(0, 97, 8)]
+    assert cuts([picture] * 10 + wiped + [wiped[-1]] * 10) == []
+
+
 def test_black_and_back(scenes):
     black = [np.zeros_like(scenes[0][0])] * 6
     assert cuts(scenes[0] + black + scenes[1]) == [10, 16]
