@@ -15,20 +15,23 @@ from sam2_pipeline.evaluation.matching import overlaps
 from sam2_pipeline.formats.masks import Masks
 from sam2_pipeline.masklets.masklet import Masklet
 from sam2_pipeline.masklets.statistics import measure
-from sam2_pipeline.masklets.verdict import MEASURES, VERDICTS, Judgement
+from sam2_pipeline.masklets.verdict import LESS_IS_BETTER, MEASURES, VERDICTS, Judgement
 
 GOOD = 0.75  # mean IoU of a masklet that needs no correction, as in the SAM 2 paper's comparison of its annotation phases
 
 
 PRECISION = 0.95  # of what is accepted, so much ought to be good
 
-# Limits of acceptance that are tried by `best_limits`; finer where the measure does not depend on how well scores are calibrated.
+# Limits of acceptance that are tried by `best_limits`, the stricter later; finer where the measure does not depend on how well
+# scores are calibrated.
 _TRIED = {
     "cycle_iou": np.arange(0, 20) / 20,
     "reprompt_iou": np.arange(0, 20) / 20,
     "predicted_iou": np.arange(0, 10) / 10,
     "stability": np.arange(0, 10) / 10,
+    "flicker": np.array([1, 0.7, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05]),
 }
+_HALVES = ("cycle_iou", "reprompt_iou"), ("predicted_iou", "stability", "flicker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,25 +118,30 @@ class VerdictFigures:
         good = np.array([one.iou >= GOOD for one in self.masklets], bool)
         if not good.any():
             return None
-        passes = [self._passes(name, limits) for name, limits in _TRIED.items()]
-        best, chosen = (False, 0.0, 0.0, 0.0), None
-        for places in itertools.product(*(range(len(limits)) for limits in _TRIED.values())):
-            accepted = np.logical_and.reduce([of_limit[place] for of_limit, place in zip(passes, places)])
-            right = int((accepted & good).sum())
-            if not right:
-                continue
-            precision, recall = right / int(accepted.sum()), right / int(good.sum())
-            enough = precision >= PRECISION
-            rank = (enough, recall if enough else precision, precision if enough else recall, float(sum(places)))
-            if chosen is None or rank > best:
-                limits = {name: float(tried[place]) for (name, tried), place in zip(_TRIED.items(), places)}
-                best, chosen = rank, Limits(limits, precision, recall)
-        return chosen
+        (limits_A, places_A, passes_AM), (limits_B, places_B, passes_BM) = (self._combined(names) for names in _HALVES)
+        accepted_AB = passes_AM @ passes_BM.T
+        right_AB = (passes_AM * good) @ passes_BM.T
+        precision_AB, recall_AB = right_AB / np.maximum(accepted_AB, 1), right_AB / good.sum()
+        enough_AB = precision_AB >= PRECISION
+        first_AB, then_AB = (np.where(enough_AB, *pair) for pair in ((recall_AB, precision_AB), (precision_AB, recall_AB)))
+        ranks = (places_A[:, None] + places_B, then_AB, first_AB, enough_AB)
+        best = np.lexsort([rank.ravel() for rank in ranks])[-1]  # the last key decides first
+        a, b = np.unravel_index(best, accepted_AB.shape)
+        return Limits(limits_A[a] | limits_B[b], float(precision_AB[a, b]), float(recall_AB[a, b]))
 
-    def _passes(self, name: str, limits: np.ndarray) -> np.ndarray:
+    def _combined(self, names: Sequence[str]) -> tuple[list[dict[str, float]], np.ndarray, np.ndarray]:
+        """Every combination of the limits of these rules; how strict it is, and which masklets pass it, float32 of 0 and 1."""
+        places = list(itertools.product(*(range(len(_TRIED[name])) for name in names)))
+        passes = [self._passes(name) for name in names]
+        combined = [np.logical_and.reduce([of[place] for of, place in zip(passes, chosen)]) for chosen in places]
+        limits = [{name: float(_TRIED[name][place]) for name, place in zip(names, chosen)} for chosen in places]
+        return limits, np.array([sum(chosen) for chosen in places]), np.array(combined, np.float32)
+
+    def _passes(self, name: str) -> np.ndarray:
         """Whether each masklet reaches each limit, bool ``[limits, masklets]``; what is not known stands against nothing."""
+        sign = -1 if name in LESS_IS_BETTER else 1
         values = [one.measures[MEASURES[name]] for one in self.masklets]
-        return np.array([1.0 if value is None else value for value in values]) >= limits[:, None]
+        return np.array([np.inf if value is None else sign * value for value in values]) >= sign * _TRIED[name][:, None]
 
     def to_json(self) -> dict[str, Any]:
         best = self.best_limits()

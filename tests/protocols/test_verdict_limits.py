@@ -51,7 +51,8 @@ def test_masklets_beside_the_truth():
 
 
 def measured(iou, **measures):
-    known = {"cycle_iou": 0.9, "reprompt_iou": 0.9, "predicted_iou_mean": 0.9, "stability_score_mean": 0.9} | measures
+    known = {"cycle_iou": 0.9, "reprompt_iou": 0.9, "predicted_iou_mean": 0.9, "stability_score_mean": 0.9}
+    known |= {"flicker": 0.15} | measures
     return JudgedMasklet(0, Judgement(None, None, "refine"), known, iou)
 
 
@@ -59,8 +60,10 @@ def test_limits_in_hindsight():
     good = [measured(0.8, cycle_iou=0.72), measured(0.9, stability_score_mean=None)]
     bad = [measured(0.5, cycle_iou=0.68), measured(0.7, reprompt_iou=0.6)]
     best = VerdictFigures((*good, *bad)).best_limits()
-    assert best.accept_from == {"cycle_iou": 0.7, "reprompt_iou": 0.9, "predicted_iou": 0.9, "stability": 0.9}
+    assert best.accept_from == {"cycle_iou": 0.7, "reprompt_iou": 0.9, "predicted_iou": 0.9, "stability": 0.9, "flicker": 0.2}
     assert (best.precision, best.recall) == (1, 1)
+    shaky = VerdictFigures((*good, measured(0.5, flicker=0.35), measured(0.9, flicker=None)))
+    assert (shaky.best_limits().accept_from["flicker"], shaky.best_limits().recall) == (0.2, 1)
     hopeless = VerdictFigures((measured(0.8), measured(0.2))).best_limits()
     assert (hopeless.precision, hopeless.recall) == (0.5, 1)
     assert VerdictFigures(tuple(bad)).best_limits() is None
