@@ -19,6 +19,7 @@ from rich.table import Table
 
 from sam2_pipeline.bench import peer
 from sam2_pipeline.bench.contestants import Contestant, Ours
+from sam2_pipeline.bench.discovery import data_engine, describe_data_engine
 from sam2_pipeline.bench.measure import FULL, QUICK, Result, Sizes, measure
 from sam2_pipeline.bench.onnx_peer import OnnxRuntime
 from sam2_pipeline.bench.profiling import profiled
@@ -67,6 +68,10 @@ def main(arguments: Sequence[str]) -> int:
         alone = [videos_to_tables(model, 3 * sizes.frames, min(4, *sizes.objects)), small_model(5 * sizes.frames)]
     for line in describe_whole(alone):
         console.print(line, markup=False)
+    if not options.parts_only:
+        engine = data_engine(load_model(device="cpu"), 2 * sizes.frames, min(8, sizes.points_per_side))
+        console.print(*describe_data_engine(engine), markup=False)
+        alone.append(engine)
     for result in results if options.profile else []:
         console.print(f"{result.task}, ours:\n  " + "\n  ".join(result.profile), markup=False, highlight=False)
     if options.json:
@@ -81,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sam2-pipeline bench",
-        description="How fast this machine is: image encoder, tracking, automatic masks, videos to tables.",
+        description="How fast this machine is: image encoder, tracking, automatic masks, videos to tables, discovery, verdicts.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -97,7 +102,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--frames", metavar="N", type=int, help="frames to time in tracking, once the memory is full")
     parser.add_argument("--threads", metavar="N", type=int, help="CPU threads; default: as PyTorch chooses")
     parser.add_argument("--points", metavar="N", type=int, help="points per side for automatic masks; default: 8 quick, else 32")
-    parser.add_argument("--parts-only", action="store_true", help="leave out what only we can run: videos to tables, small model")
+    parser.add_argument(
+        "--parts-only", action="store_true", help="leave out what only we can run: videos to tables, small model, discovery"
+    )
     parser.add_argument("--profile", action="store_true", help="where our time goes: parts of the model, and operators")
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured")
     return parser

@@ -56,9 +56,10 @@ class Result:
     agrees: bool = True
 
     def ratio(self, clock: str = "wall_ms") -> tuple[float, float, float] | None:
-        """(median, lower, upper quartile) over the turns of peer time / our time: above 1 we are faster."""
+        """(median, lower, upper quartile) over the turns of peer time / our time: above 1 we are faster. None unless two took
+        turns."""
         times = list(getattr(self, clock).values())
-        if len(times) < 2:
+        if len(times) != 2:
             return None
         ratios = [peer / ours for ours, peer in zip(*times, strict=True)]
         low, _, high = statistics.quantiles(ratios, n=4)

@@ -93,6 +93,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     tasks = ["image encoder", "tracking 1 object", "automatic masks 2x2", "videos to tables"]
     assert [r["task"] for r in found["results"]][:4] == tasks and found["processor"]
     assert all(r["agrees"] for r in found["results"])
+    engine = found["results"][-1]
+    assert "(times as long as off): bare" in said and engine["task"] == "automatic masklets" and engine["ratio_cpu_ms"] is None
+    turns = {name: len(times) for name, times in engine["cpu_ms"].items()}
+    assert turns == dict.fromkeys(["bare", "off", "cuts", "discovery", "verdicts"], 2)
     assert len(found["results"][1]["wall_ms"]["sam2_pipeline"]) == 3
 
 
