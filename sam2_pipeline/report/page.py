@@ -1,5 +1,6 @@
 """One HTML page about a dataset that needs nothing but itself: no scripts, no network."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sam2_pipeline.io.dataset import MaskletDataset
+from sam2_pipeline.masklets.verdict import VERDICTS
 from sam2_pipeline.report.card import statistics
 from sam2_pipeline.report.facts import Facts
 from sam2_pipeline.report.pictures import Artist
@@ -75,12 +77,13 @@ def page(
     )
 
 
-def _verdicts(facts: Facts) -> list[tuple[str, int, float, str]]:
-    """Of every verdict: masklets, their share of those judged, and the reasons, the most frequent first."""
+def _verdicts(facts: Facts) -> list[tuple[str, int, float, list[tuple[str, int]]]]:
+    """Of every verdict, where any was given: masklets, their share of those judged, and the reasons, the most frequent first."""
     total = sum(counts[""] for counts in facts.verdicts.values())
+    given = [(verdict, facts.verdicts.get(verdict, Counter())) for verdict in VERDICTS if total]
     return [
-        (verdict, counts[""], counts[""] / total, ", ".join(f"{why} ({n:,})" for why, n in counts.most_common() if why))
-        for verdict, counts in facts.verdicts.items()
+        (verdict, counts[""], counts[""] / total, [(reason, n) for reason, n in counts.most_common() if reason])
+        for verdict, counts in given
     ]
 
 

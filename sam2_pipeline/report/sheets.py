@@ -13,11 +13,12 @@ _SCORES = ("predicted_iou_mean", "stability_score_mean", "stability_score_min")
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """A masklet, and in words why it was picked."""
+    """A masklet, in words why it was picked, and what was judged of it, if anything was."""
 
     video_id: str
     masklet_id: int
     caption: str
+    verdict: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,9 @@ def _pick(row: dict[str, object]) -> Pick:
     scores = [f"{name} {row[key]:.2f}" for name, key in zip(names, _SCORES) if row[key] is not None]
     seen = f"visible on {row['visible_frame_count']} of {row['frame_count']} frames"
     reasons = row["verdict_reasons"] or ()
-    judged = [f"{row['verdict']}{_because(reasons)}"] if row["verdict"] is not None else []  # type: ignore[arg-type]
-    return Pick(str(row["video_id"]), int(str(row["masklet_id"])), ", ".join([*judged, *scores, seen]))
+    verdict = None if row["verdict"] is None else str(row["verdict"])
+    judged = [f"{verdict}{_because(reasons)}"] if verdict else []  # type: ignore[arg-type]
+    return Pick(str(row["video_id"]), int(str(row["masklet_id"])), ", ".join([*judged, *scores, seen]), verdict)
 
 
 def _because(reasons: Sequence[str]) -> str:

@@ -124,8 +124,10 @@ def test_verdicts(tmp_path):
     assert statistics(facts)["verdicts"] == "2 accept, 1 reject"
     assert facts.verdicts["reject"] == {"": 1, "cycle_iou": 1, "flicker": 1}
     assert main(["report", output, "--quiet"]) == 0
-    text = re.sub(r"\s+", " ", Reader((tmp_path / "out" / "report.html").read_text()).text)
-    assert "accept 2 67% none" in text and "reject 1 33% cycle_iou (1), flicker (1)" in text
+    html = (tmp_path / "out" / "report.html").read_text()
+    text = re.sub(r"\s+", " ", Reader(html).text)
+    assert "accept 2 67% none" in text and "refine 0 0% none" in text and "reject 1 33% cycle_iou (1) flicker (1)" in text
+    assert re.findall(r'<i class="(\w+)" style="flex: (\d+)">', html) == [("accept", "2"), ("reject", "1")], "shares in a bar"
     assert "reject (cycle_iou, flicker), predicted IoU 0.50" in text
 
 
