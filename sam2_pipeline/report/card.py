@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow.compute as pc
 
 from sam2_pipeline.io.dataset import MaskletDataset
@@ -41,6 +42,8 @@ def statistics(facts: Facts) -> dict[str, str]:
         "masklets": f"{masklets.num_rows:,}" + (f" ({kinds})" if kinds else ""),
         "masklets a video, mean": _number(masklets.num_rows / done.num_rows if done.num_rows else None),
         "masks": f"{facts.masks:,}",
+        "seconds from a masklet's first mask to its last, mean": _number(_mean(facts.masklet_seconds)),
+        "visibility changes a masklet, mean": _number(_mean(facts.column("visibility_changes"))),
         "disappearance rate": _percent(facts.disappearance_rate),
         "masks below a tenth of the picture": _percent(facts.small_masks / facts.masks if facts.masks else None),
         "sizes of masklets": ", ".join(buckets) if masklets.num_rows else "-",
@@ -115,6 +118,10 @@ def _columns(name: str) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
 
 
 def _number(value: float | None) -> str:

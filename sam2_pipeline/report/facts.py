@@ -21,7 +21,7 @@ _VIDEOS = [
 _MASKLETS = [
     "video_id", "masklet_id", "masklet_type", "frame_count", "visible_frame_count", "size_rel", "size_bucket",
     "visibility_changes", "predicted_iou_mean", "object_score_mean", "stability_score_mean", "stability_score_min",
-    "temporal_iou_mean", "verdict", "verdict_reasons",
+    "temporal_iou_mean", "verdict", "verdict_reasons", "first_frame_index", "last_frame_index",
 ]  # fmt: skip
 _SMALL_SHARE = 0.1  # of the picture: SA-V says how many of its masks are smaller
 
@@ -66,6 +66,14 @@ class Facts:
         """Share of the masklets that are hidden on some frame and come back; SA-V's disappearance rate."""
         changes = self.column("visibility_changes")
         return float((changes >= 2).mean()) if len(changes) else None
+
+    @property
+    def masklet_seconds(self) -> np.ndarray:
+        """Of the masklets that are ever visible: from the first to the last frame on which they are."""
+        visible = self.masklets.filter(pc.field("visible_frame_count") > 0)
+        places = pc.index_in(visible["video_id"], value_set=self.videos["video_id"].combine_chunks())
+        fps = self.videos["fps"].take(places).to_numpy().astype(float)
+        return (visible["last_frame_index"].to_numpy() - visible["first_frame_index"].to_numpy()) / fps
 
     def column(self, name: str) -> np.ndarray:
         """A column of the masklets that are visible on some frame, as floats without nulls."""

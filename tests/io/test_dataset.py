@@ -200,6 +200,9 @@ def test_filters_reach_the_files(tmp_path, maker):
         data[place] = 0xFF  # whoever reads the last group fails
     path.write_bytes(data)
     assert dataset.masks(columns=["frame_index"], filter=pc.field("masklet_id") == 0).num_rows == 3
+    assert dataset.sql("SELECT count(frame_index) FROM masks WHERE masklet_id = 0").fetchall() == [(3,)]
+    lazy = dataset.scan_polars("masks").filter(polars.col("masklet_id") == 0)
+    assert lazy.select("frame_index").collect()["frame_index"].to_list() == [0, 4, 8]
     with pytest.raises(StorageError, match="cannot read masks"):
         dataset.masks(columns=["video_id"])
 
@@ -231,8 +234,11 @@ def test_frames_beside_masks(tmp_path):
     with pytest.raises(VideoError, match="nothing says where video 'w' is"):
         dataset.open_video("w")
     write_video(tmp_path / "v.mp4", [np.zeros((24, 32, 3), np.uint8)] * 20)
+    seen = []
     with pytest.raises(VideoError, match="has no frame 20, which is annotated"):
-        list(dataset.annotated_frames("v"))
+        for one in dataset.annotated_frames("v"):
+            seen.append(one.frame.index)
+    assert seen == [0, 4, 8, 12, 16], "frames are decoded as they are asked for: those before it came"
 
 
 def test_outputs_without_results(tmp_path, maker):

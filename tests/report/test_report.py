@@ -99,7 +99,10 @@ def test_figures(output):
     assert (found["videos"], found["masklets"], found["masks"]) == ("2", "3 (3 auto)", "6")
     assert found["masklets a video, mean"] == "1.5"
     assert found["disappearance rate"] == "33.3%"  # of the three, one is hidden and comes back; one comes late
-    assert found["annotated frames a second"] == "6.0"
+    assert found["annotated frames a second"] == "6.0" and found["seconds a video, mean"] == "0.5"
+    assert found["visibility changes a masklet, mean"] == "0.7"  # of the three, one disappears and comes back
+    assert found["seconds from a masklet's first mask to its last, mean"] == "0.2"  # 8, 8 and 0 of 24 frames a second
+    assert found["sizes of masklets"] == "100% small, 0% medium, 0% large"
     small = [
         rle.area < 0.1 * 24 * 32 for video in VIDEOS.values() for masks in video.values() for rle in masks.values() if rle.area
     ]
