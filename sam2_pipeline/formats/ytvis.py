@@ -21,6 +21,7 @@ from sam2_pipeline.formats.masks import MaskSource
 from sam2_pipeline.io.storage import Storage
 from sam2_pipeline.masklets.annotated import AnnotatedVideo
 from sam2_pipeline.masklets.masklet import Masklet
+from sam2_pipeline.masklets.rle import Rle
 
 FILE = "annotations.json"
 _PICTURES = "JPEGImages"
@@ -110,11 +111,16 @@ def _masks(masklet: Masklet) -> dict[str, Any]:
     areas = [rle.area for rle in rles]
     facts = [mask_facts(frame) for frame in masklet.frames]
     return {
-        "segmentations": [rle.to_coco() if area else None for rle, area in zip(rles, areas)],
+        "segmentations": [_segmentation(rle) if area else None for rle, area in zip(rles, areas)],
         "areas": [area or None for area in areas],
         "bboxes": [list(rle.bbox_xywh) if area else None for rle, area in zip(rles, areas)],
         **{name: [one[name] for one in facts] for name in MASK_FACTS},
     }
+
+
+def _segmentation(rle: Rle) -> dict[str, Any]:
+    """Run lengths as plain numbers, as the published files have them; some readers take no others."""
+    return {"size": [rle.height, rle.width], "counts": rle.runs().tolist()}
 
 
 def _name(video: Mapping[str, Any]) -> str:
