@@ -6,12 +6,12 @@ say how many frames a byte of each kind of file holds, and the bytes, which the 
 
 import dataclasses
 import json
-import pickle
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.io.probe import probe_length
@@ -60,7 +60,9 @@ def with_predictions(videos: Sequence[VideoRef], frames: Mapping[str, int]) -> l
 
 def probe_lengths(config: JobConfig, videos: Sequence[VideoRef], patience_s: float = PATIENCE_S) -> dict[str, int]:
     """Frames by video id, by the headers. What cannot be read, or not in time, is left out: its failed row will say why."""
-    request = pickle.dumps((config, list(videos)))  # by a pipe: storage options have no business on a command line
+    fit = [video for video in videos if not forbidden(video.uri, config.sources.schemes)]
+    asked = [(video.video_id, video.uri, config.storage_options_for(video.uri)) for video in fit]
+    request = json.dumps(asked).encode()  # by a pipe: storage options have no business on a command line
     command = [sys.executable, "-m", "sam2_pipeline.pipeline.probing"]
     try:
         ran = subprocess.run(
@@ -72,19 +74,18 @@ def probe_lengths(config: JobConfig, videos: Sequence[VideoRef], patience_s: flo
     return dict(json.loads(line) for line in said.splitlines(keepends=True) if line.endswith(b"\n"))
 
 
-def _answer(config: JobConfig, videos: Sequence[VideoRef]) -> None:
+def _answer(asked: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
     """Body of the process that `probe_lengths` starts: a line of JSON for each video, as it is read."""
 
-    def probe(video: VideoRef) -> None:
-        if not forbidden(video.uri, config.sources.schemes):
-            length = probe_length(video.uri, storage_options=config.storage_options_for(video.uri))
-            sys.stdout.write(json.dumps([video.video_id, length]) + "\n")
-            sys.stdout.flush()
+    def probe(video_id: str, uri: str, storage_options: dict[str, Any]) -> None:
+        length = probe_length(uri, storage_options=storage_options)
+        sys.stdout.write(json.dumps([video_id, length]) + "\n")
+        sys.stdout.flush()
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for video in videos:
-            pool.submit(probe, video)  # a failure is no answer
+        for video in asked:
+            pool.submit(probe, *video)  # a failure is no answer
 
 
 if __name__ == "__main__":
-    _answer(*pickle.load(sys.stdin.buffer))
+    _answer(json.load(sys.stdin))
