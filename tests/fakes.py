@@ -57,6 +57,7 @@ class FakeGenerator:
     events: dict[str, str]
     folder: str
     delay_s: float
+    frame_size = (8, 8)
 
     def stream(self, source, prompts=None, *, annotate_fps=None) -> Iterator[FrameMasks]:
         for name, event in self.events.items():

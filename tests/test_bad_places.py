@@ -161,6 +161,10 @@ class _Before:
     def __init__(self, generator, name, act):
         self._generator, self._name, self._act = generator, name, act
 
+    @property
+    def frame_size(self):
+        return self._generator.frame_size
+
     def stream(self, source, prompts=None, *, annotate_fps=None):
         if self._name in source.url:
             self._act()

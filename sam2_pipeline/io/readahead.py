@@ -60,8 +60,8 @@ def _produce(belt: _Belt[T], source: Callable[[], Generator[T, None, None]]) -> 
 class ReadAhead(Iterator[T]):
     """Iterates over ``source()`` in a background thread, at most ``depth`` items ahead.
 
-    The thread starts with the first `next` and ends with the iteration, with `close`, when the iterator is forgotten half
-    way, or at exit of the interpreter, whichever comes first. An exception of the source is raised by `next`.
+    The thread starts with `start` or the first `next`, and ends with the iteration, with `close`, when the iterator is
+    forgotten half way, or at exit of the interpreter, whichever comes first. An exception of the source is raised by `next`.
     """
 
     def __init__(self, source: Callable[[], Generator[T, None, None]], depth: int) -> None:
@@ -70,12 +70,16 @@ class ReadAhead(Iterator[T]):
         self._closed = False
         self._reason: Exception | None = None
 
+    def start(self) -> None:
+        """Begins now, if it has not begun."""
+        if self._thread.ident is None and not self._closed:
+            _live.add(self)
+            self._thread.start()
+
     def __next__(self) -> T:
         if self._closed:
             raise self._reason if self._reason else StopIteration
-        if self._thread.ident is None:
-            _live.add(self)
-            self._thread.start()
+        self.start()
         belt = self._belt
         with belt.changed:
             belt.changed.wait_for(lambda: belt.items or belt.finished or belt.stopped)

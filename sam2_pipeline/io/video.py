@@ -45,6 +45,7 @@ class Video(ABC):
         self.url = url
         self.closed = False
         self._readers: weakref.WeakSet[ReadAhead[Frame]] = weakref.WeakSet()
+        self._prepared: tuple[tuple[int, int], ReadAhead[Frame]] | None = None
 
     @abstractmethod
     def _forward(self, start: int, stop: int, size: tuple[int, int] | None) -> Generator[Frame, None, None]:
@@ -81,11 +82,21 @@ class Video(ABC):
             raise ConfigError(f"{self.url}: size is {size}, expected a positive height and width")
         self._check_open()
         stop = (stop or 0) if reverse else self.num_frames if stop is None else min(stop, self.num_frames)
+        if self._prepared is not None and (start, stop, reverse, size) == (0, self.num_frames, False, self._prepared[0]):
+            (_, reader), self._prepared = self._prepared, None
+            return reader
         height, width = size or (self.height, self.width)
         depth = max(1, min(READ_AHEAD_FRAMES, READ_AHEAD_BYTES // (height * width * 3)))
         reader = ReadAhead(partial(self._backward if reverse else self._forward, start, stop, size), depth)
         self._readers.add(reader)
         return reader
+
+    def prepare(self, size: tuple[int, int]) -> None:
+        """Begins to decode the first few frames, for who will ask for all `frames` of that size."""
+        reader = self.frames(size=size)
+        assert isinstance(reader, ReadAhead)
+        reader.start()
+        self._prepared = size, reader
 
     def __iter__(self) -> Iterator[Frame]:
         return self.frames()

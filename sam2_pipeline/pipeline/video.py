@@ -45,6 +45,11 @@ class MaskletStream(Protocol):
 class Generator(Protocol):
     """What turns one video into masklets: `MaskletGenerator`, or a stand-in in tests."""
 
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) to which it squeezes the frames that it asks a source for."""
+        ...
+
     def stream(
         self, source: FrameSource, prompts: Sequence[Prompt] | None = None, *, annotate_fps: float | None = None
     ) -> MaskletStream: ...
@@ -167,6 +172,7 @@ class VideoWorker:
             prompts = None if self.prompts is None else self.prompts.get(video.video_id, ())
             if prompts is not None and not prompts:
                 return []
+            source.prepare(self.generator.frame_size)  # so that the device need not wait for a decoder to get going
             leash.rest()
             ready = time.monotonic()
             with self.device:

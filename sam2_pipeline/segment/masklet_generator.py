@@ -71,6 +71,11 @@ class MaskletGenerator:
         # Nobody corrects a generator, so nothing is kept but what the next frame reads.
         self.tracking = replace(tracking or TrackingOptions(), history_frames=0)
 
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) to which it squeezes the frames that it asks a source for."""
+        return self.model.config.image_size, self.model.config.image_size
+
     def stream(
         self, source: FrameSource, prompts: Sequence[Prompt] | None = None, *, annotate_fps: float | None = None
     ) -> MaskletStream:

@@ -1,5 +1,7 @@
 """Video files: exact frames in any order, in displayed orientation."""
 
+import time
+
 import av
 import numpy as np
 import pytest
@@ -89,6 +91,25 @@ def test_every_way_of_reaching_a_frame_gives_the_same_bits(tmp_path, name, monke
             backward = list(video.frames(start, stop, reverse=True))
             assert [frame.index for frame in backward] == list(range(start, (stop or 0) - 1, -1))
             assert same(pictures(backward), forward[stop or 0 : start + 1][::-1])
+
+
+def test_prepared_frames_are_the_same_and_handed_out_once(clip):
+    with open_video(clip) as video:
+        expected = [frame.image for frame in video.frames(size=(16, 24))]
+        decoded = []
+        forward = video._forward
+        video._forward = lambda *span: (decoded.append(frame) or frame for frame in forward(*span))
+        video.prepare((16, 24))
+        deadline = time.monotonic() + 20
+        while not decoded and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert decoded  # though nobody has asked for a frame
+        other = next(video.frames(size=(8, 8)))
+        assert other.image.shape == (8, 8, 3)
+        for _ in range(2):
+            assert all(np.array_equal(a.image, b) for a, b in zip(video.frames(size=(16, 24)), expected, strict=True))
+    with open_video(clip) as video:
+        video.prepare((16, 24))  # and nobody takes them
 
 
 def test_threads_do_not_change_a_bit(clip):

@@ -105,6 +105,10 @@ class _StopAt:
     def __init__(self, generator, name):
         self._generator, self._name = generator, name
 
+    @property
+    def frame_size(self):
+        return self._generator.frame_size
+
     def stream(self, source, prompts=None, *, annotate_fps=None):
         if self._name in source.url:
             raise KeyboardInterrupt
