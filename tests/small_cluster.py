@@ -56,11 +56,13 @@ class SmallCluster:
 
 @contextlib.contextmanager
 def small_cluster(nodes: int = 2, seed: int = 0, *, jobs: bool = False) -> Iterator[SmallCluster]:
+    before = signal.getsignal(signal.SIGTERM)  # Ray's nodes install a handler, and leave it
     cluster = SmallCluster(nodes, seed, jobs=jobs)
     try:
         yield cluster
     finally:
         cluster.shutdown()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+import sys
 import uuid
 from importlib.util import find_spec
 from pathlib import Path
@@ -104,6 +105,7 @@ def test_a_job_as_readme_submits_it(places, tmp_path):
     }
     words = [small.pop(word, word) for word in shlex.split(line)]
     assert not small and words[:3] == ["ray", "job", "submit"]
+    words[0] = str(Path(sys.executable).with_name("ray"))  # the environment need not be active
     settings = ["generate.points_per_side=2", "generate.crop_grids=[]", "generate.pred_iou_thresh=-1", "generate.max_objects=2"]
     settings += ["generate.stability_score_thresh=0", "generate.max_mask_share=1", "clean.min_component_area=0"]
     more = [*(f"--set={setting}" for setting in settings), "--image-size", "128"]
