@@ -40,6 +40,7 @@ def places():
     pytest.importorskip("moto.server")
     with pytest.MonkeyPatch.context() as patch, s3_process() as server:
         found = {"AWS_ENDPOINT_URL": f"http://{server}", "RAY_AUTH_MODE": "disabled", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+        found["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # a job's "python" is this one, active or not
         for name, value in (KEYS | found).items():
             patch.setenv(name, value)
         fsspec.get_filesystem_class("s3").clear_instance_cache()
@@ -113,7 +114,6 @@ def test_a_job_as_readme_submits_it(places, tmp_path):
     }
     words = [small.pop(word, word) for word in shlex.split(line)]
     assert not small and words[:3] == ["ray", "job", "submit"]
-    words[0] = str(Path(sys.executable).with_name("ray"))  # the environment need not be active
     settings = ["generate.points_per_side=2", "generate.crop_grids=[]", "generate.pred_iou_thresh=-1", "generate.max_objects=2"]
     settings += ["generate.stability_score_thresh=0", "generate.max_mask_share=1", "clean.min_component_area=0"]
     more = [*(f"--set={setting}" for setting in settings), "--image-size", "128"]
