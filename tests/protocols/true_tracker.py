@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from stand_in_network import Engine, Model
 
 import sam2_pipeline.segment.discover as discover
 import sam2_pipeline.segment.judge as judge
@@ -25,20 +26,6 @@ from sam2_pipeline.segment.options import TrackingOptions
 from sam2_pipeline.segment.results import FrameResult
 
 SIDE = 64
-
-
-class Model:
-    """As much of a network as a generator asks for."""
-
-    class config:
-        image_size = SIDE
-        good_iou, good_stability = 0.8, 0.95
-
-
-class Engine:
-    @staticmethod
-    def mask_prompts(masks: np.ndarray) -> np.ndarray:
-        return masks
 
 
 @dataclass
@@ -82,7 +69,7 @@ class TrueTracker:
         monkeypatch.setattr(judge, "VideoSegmenter", Segmenter)
         monkeypatch.setattr(discover, "propose_masks", self.propose)
         monkeypatch.setattr(judge.Judge, "_agreements", lambda judge, *asked: self.segment_anew(*asked))
-        return MaskletGenerator(Model(), **options)
+        return MaskletGenerator(Model(SIDE), **options)
 
     def meant(self, mask: Rle, frame: int) -> int:
         """The object whose mask overlaps most with a mask."""

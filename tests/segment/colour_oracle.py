@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from stand_in_network import Engine, Model
 
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle, decode, encode
@@ -31,20 +32,6 @@ def film(courses: dict[str, Course], frames: int, ground: tuple[int, int, int] =
 
 def of_colour(image: np.ndarray, colour: Sequence[int]) -> np.ndarray:
     return (image == np.array(colour, np.uint8)).all(axis=2)
-
-
-class Model:
-    """As much of a network as a generator asks for."""
-
-    class config:
-        image_size = SIDE
-        good_iou, good_stability = 0.8, 0.95
-
-
-class Engine:
-    @staticmethod
-    def mask_prompts(masks: np.ndarray) -> np.ndarray:
-        return masks
 
 
 class ColourSession:
@@ -120,7 +107,7 @@ def oracle(monkeypatch, **options) -> tuple[MaskletGenerator, list[ColourSession
 
     monkeypatch.setattr(generator, "VideoSegmenter", Segmenter)
     monkeypatch.setattr(discover, "propose_masks", propose)
-    return MaskletGenerator(Model(), **options), opened
+    return MaskletGenerator(Model(SIDE), **options), opened
 
 
 def where(rle: Rle) -> tuple[int, int] | None:
