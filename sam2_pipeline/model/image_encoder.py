@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sam2_pipeline.model.config import TrunkConfig
 from sam2_pipeline.model.conventions import PIXEL_MEAN, PIXEL_STD
 from sam2_pipeline.model.hiera import Hiera
+from sam2_pipeline.model.layers import constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,6 @@ class ImageEncoder(nn.Module):
 
 def normalise(images: Tensor) -> Tensor:
     """RGB in 0..1 (float) or 0..255 (uint8), ``[..., 3, H, W]``, to the zero-mean unit-variance input of the network."""
-    mean = torch.tensor(PIXEL_MEAN, device=images.device)[:, None, None]
-    std = torch.tensor(PIXEL_STD, device=images.device)[:, None, None]
+    mean, std = (constant(values, images.device)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
     scaled = images.float() / 255 if images.dtype == torch.uint8 else images.float()
     return (scaled - mean) / std

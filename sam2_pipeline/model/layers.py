@@ -1,6 +1,6 @@
 """Small pieces that several networks of the model share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,11 @@ _PIECE_TOKENS = 2048  # per thread, see `in_pieces`
 def learned(*shape: int) -> nn.Parameter:
     """A learned embedding, small and random until weights are loaded."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
+
+
+def constant(values: Sequence[float], device: torch.device) -> Tensor:
+    """A vector on the device, without waiting until the device is done with what it has been given."""
+    return torch.tensor(values).to(device, non_blocking=True)
 
 
 class LayerNorm2d(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sam2_pipeline.model.image_encoder import FrameFeatures, normalise
-from sam2_pipeline.model.layers import resize_maps
+from sam2_pipeline.model.layers import constant, resize_maps
 from sam2_pipeline.model.memory_bank import MemoryRules, plan_reading
 from sam2_pipeline.model.memory_batch import MemoryBatch
 from sam2_pipeline.model.sam2 import Sam2
@@ -20,7 +20,7 @@ from sam2_pipeline.training.clicks import boxes, correction_clicks, first_clicks
 from sam2_pipeline.training.decoding import Candidates, decode_candidates
 from sam2_pipeline.training.loading import Batch
 from sam2_pipeline.training.losses import Losses, mask_losses, nothing
-from sam2_pipeline.training.settings import TrainConfig
+from sam2_pipeline.training.settings import LossSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,14 @@ class Outcome:
 class ClipLearner(nn.Module):
     """The model and its teacher; calling it is one training step's forward pass (a module, so that DDP can wrap it)."""
 
-    def __init__(self, model: Sam2, config: TrainConfig) -> None:
+    def __init__(self, model: Sam2, loss: LossSection) -> None:
         super().__init__()
-        self.model, self.config = model, config
+        self.model, self.loss = model, loss
 
     def forward(self, batch: Batch, rows: Tensor | float | None = None) -> Outcome:
         """``rows``: how many rows this step has on average per worker, if there are several workers."""
         with input_size(self.model, batch.plan.size):
-            return _Lesson(self.model, self.config, batch, len(batch.lanes_N) if rows is None else rows).run()
+            return _Lesson(self.model, self.loss, batch, len(batch.lanes_N) if rows is None else rows).run()
 
 
 @contextmanager
@@ -64,14 +64,21 @@ def input_size(model: Sam2, size: int) -> Iterator[None]:
         model.config, model.sam_prompt_encoder.image_size = before, before.image_size
 
 
+def _by_frame(features: FrameFeatures, frames: int) -> list[FrameFeatures]:
+    """Features of V clips of T frames as those of V pictures, T times."""
+    levels = (features.stride16_VDHW, features.stride8_VCHW, features.stride4_VCHW)
+    apart = (maps.unflatten(0, (-1, frames)).unbind(1) for maps in levels)
+    return [FrameFeatures(*maps) for maps in zip(*apart, strict=True)]
+
+
 class _Lesson:
     """One batch on its way through the model."""
 
-    def __init__(self, model: Sam2, config: TrainConfig, batch: Batch, rows: Tensor | float) -> None:
-        self.model, self.config, self.batch, self.plan, self.rows = model, config, batch, batch.plan, rows
+    def __init__(self, model: Sam2, loss: LossSection, batch: Batch, rows: Tensor | float) -> None:
+        self.model, self.loss, self.batch, self.plan, self.rows = model, loss, batch, batch.plan, rows
         frames = batch.frames_VT3SS
-        self.features = model.encode_frames(normalise(frames.flatten(0, 1)))
-        self.first_VT = torch.arange(frames.shape[0], device=frames.device) * frames.shape[1]
+        self.features = _by_frame(model.encode_frames(normalise(frames.flatten(0, 1))), frames.shape[1])
+        self.ground_N11 = batch.ground_N[:, None, None]
         self.prompted: dict[int, Remembered] = {}
         self.tracked: dict[int, Remembered] = {}
         self.losses, self.decodings = nothing(frames.device), 0
@@ -79,7 +86,7 @@ class _Lesson:
     def run(self) -> Outcome:
         order = [*self.plan.prompted, *(t for t in range(self.plan.frames) if t not in self.plan.prompted)]
         for t in order:
-            features = self.features.select(self.first_VT + t)
+            features = self.features[t]
             conditioning = t in self.plan.prompted or t in self.plan.corrected
             seen = self._mask_given(features, t) if self._takes_mask(t) else self._looked(features, t)
             (self.prompted if conditioning else self.tracked)[t] = seen
@@ -96,14 +103,15 @@ class _Lesson:
 
     def _looked(self, features: FrameFeatures, t: int) -> Remembered:
         """The first prompt, or none where the object is tracked, then corrections where there shall be any."""
-        truth, draws, lanes = self.batch.masks_TNSS[t], self.batch.draws_TNK[t], self.batch.lanes_N
-        points = self._first_prompt(truth, draws) if t in self.plan.prompted else None
+        masks, draws, lanes = self.batch.masks_TNSS[t], self.batch.draws_TNK[t], self.batch.lanes_N
+        points = self._first_prompt(masks, draws) if t in self.plan.prompted else None
+        truth = masks & ~self.ground_N11
         memory = None if t in self.plan.prompted else self._memory(t)
         embedding = self.model.attend_memory(features, lanes, memory)
         found = decode_candidates(self.model, embedding, features, lanes, points)
         self._judge(found, truth)
-        for turn in range(self.config.prompts.corrections if t in self.plan.corrected else 0):
-            where, anywhere = draws[:, 4 + 2 * turn], draws[:, 5 + 2 * turn] < self.config.prompts.anywhere
+        for turn in range(self.plan.corrections if t in self.plan.corrected else 0):
+            where, anywhere = draws[:, 4 + 2 * turn], draws[:, 5 + 2 * turn] < self.plan.anywhere
             logits = found.chosen_logits().detach()
             predicted = resize_maps(logits[:, None], tuple(truth.shape[-2:]))[:, 0] > 0  # type: ignore[arg-type]
             click = correction_clicks(predicted & ~anywhere[:, None, None], truth, where)
@@ -116,7 +124,9 @@ class _Lesson:
         return boxes(truth_NSS, draws_NK[:, :4]) if self.plan.prompt == "box" else first_clicks(truth_NSS, draws_NK[:, 0])
 
     def _judge(self, found: Candidates, truth_NSS: Tensor) -> None:
-        self.losses = self.losses + mask_losses(found, truth_NSS, self.config.loss, self.rows)
+        # A box around the ground holds objects: whatever the model makes of it is none of our business.
+        scored = self.batch.ground_N if self.plan.prompt == "click" else None
+        self.losses = self.losses + mask_losses(found, truth_NSS, self.loss, self.rows, self.batch.ground_N, scored)
         self.decodings += 1
 
     def _remembered(self, features: FrameFeatures, logits: Tensor, object_score: Tensor, pointer: Tensor) -> Remembered:
@@ -131,10 +141,10 @@ class _Lesson:
         plan = plan_reading(list(self.prompted), self.tracked, t, 1, self.plan.frames, MemoryRules())
         known, N, device = self.prompted | self.tracked, len(self.batch.lanes_N), self.batch.lanes_N.device
         pointers = [known[frame].pointer_ND for frame, _ in plan.pointers]
-        times = torch.tensor([age / plan.pointer_span for _, age in plan.pointers], dtype=torch.float32, device=device)
+        times = constant([age / plan.pointer_span for _, age in plan.pointers], device)
         return MemoryBatch(
             torch.stack([known[frame].memory_NTC for frame, _ in plan.maps], dim=1),
-            torch.tensor([row for _, row in plan.maps], device=device).expand(N, -1),
+            constant([row for _, row in plan.maps], device).expand(N, -1),
             torch.stack(pointers, dim=1) if pointers else torch.zeros(N, 0, self.model.config.hidden_dim, device=device),
             times.expand(N, -1),
         )

@@ -62,14 +62,16 @@ class SyntheticClips:
         size = (round(data.size / stretch), round(data.size * stretch))
         length = 3 * request.frames * request.max_stride // 2 if request.frames > 1 else 1
         length = length if data.views == 1 else max(length, _VARIED)
-        scene = _last_scene(seed, SceneOptions(size=size, frames=length, pictures=data.pictures))
+        options = SceneOptions(size=size, frames=length, pictures=data.pictures, picture_share=data.picture_share)
+        scene = _last_scene(seed, options)
         numbers = choose_frames(length, request, rng)
         first = scene.masks(int(numbers[0]))
         chosen = choose_objects(first.mean(axis=(1, 2)), request, rng)
         if not len(chosen):
             return None
         frames, masks = zip(*((scene.frame(t), scene.masks(t)[chosen]) for t in map(int, numbers)))
-        return Clip(np.stack(frames), np.stack(masks))
+        ground = np.stack([scene.labels(t) == 0 for t in map(int, numbers)]) if request.ground else None
+        return Clip(np.stack(frames), np.stack(masks), ground)
 
 
 @dataclass(frozen=True, slots=True)

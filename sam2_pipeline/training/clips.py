@@ -17,10 +17,12 @@ class Clip:
     Attributes:
         frames_THWC: uint8 RGB.
         masks_TNHW: bool; all False where an object is not visible (absent, or hidden).
+        ground_THW: bool, where there is no object at all; None if that is not known, or nobody asked.
     """
 
     frames_THWC: np.ndarray
     masks_TNHW: np.ndarray
+    ground_THW: np.ndarray | None = None
 
     def __repr__(self) -> str:
         return f"Clip(frames={self.frames_THWC.shape}, masks={self.masks_TNHW.shape})"
@@ -29,12 +31,13 @@ class Clip:
 @dataclass(frozen=True, slots=True)
 class ClipRequest:
     """What a clip shall be: so many frames, at most ``max_stride`` annotated frames apart; so many objects at most, each
-    covering at least the share ``min_area`` of the clip's first frame."""
+    covering at least the share ``min_area`` of the clip's first frame; with the ``ground``, if the source knows it."""
 
     frames: int
     max_stride: int = 1
     objects: int = 3
     min_area: float = 0.0
+    ground: bool = False
 
 
 class ClipSource(Protocol):

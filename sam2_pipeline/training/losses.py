@@ -1,7 +1,9 @@
 """The losses of SAM 2 (paper, section D.2.2): focal and dice on masks, L1 on predicted IoU, cross-entropy on presence.
 
 Only the candidate with the lowest mask loss learns from the mask; the IoU head learns from all candidates. Objects that are
-not there teach presence alone. Letters in names: N rows, K candidates, S the side of the masks.
+not there teach presence alone; the ground, where no object is, teaches that masks of it are poor.
+
+Letters in names: N rows, K candidates, S the side of the masks.
 """
 
 from dataclasses import dataclass
@@ -47,8 +49,18 @@ def dice_loss(logits: Tensor, truth: Tensor) -> Tensor:
     return 1 - (2 * (probability * truth).sum(dim=-1) + 1) / (probability.sum(dim=-1) + truth.sum(dim=-1) + 1)
 
 
-def mask_losses(candidates: Candidates, truth_NSS: Tensor, weights: LossSection, rows: Tensor | float) -> Losses:
-    """The losses of one decoding. ``rows`` is what sums over rows are divided by (the number of rows, of all workers)."""
+def mask_losses(
+    candidates: Candidates,
+    truth_NSS: Tensor,
+    weights: LossSection,
+    rows: Tensor | float,
+    ground_N: Tensor | None = None,
+    scored_N: Tensor | None = None,
+) -> Losses:
+    """The losses of one decoding. ``rows`` is what sums over rows are divided by (the number of rows, of all workers).
+
+    ``ground_N`` are rows that say nothing of presence; those of them in ``scored_N`` teach the IoU head that theirs is 0.
+    """
     side = truth_NSS.shape[-1]
     logits = resize_maps(candidates.logits_NKHW, (side, side)).flatten(2)
     truth = truth_NSS.flatten(1)[:, None].expand_as(logits)
@@ -60,8 +72,9 @@ def mask_losses(candidates: Candidates, truth_NSS: Tensor, weights: LossSection,
     there_N = truth_NSS.flatten(1).any(dim=1).float()
     focal = (focal_NK.gather(1, best_N1)[:, 0] * there_N).sum() / rows
     dice = (dice_NK.gather(1, best_N1)[:, 0] * there_N).sum() / rows
-    iou = (iou_N * there_N).sum() / rows
-    presence = F.binary_cross_entropy_with_logits(candidates.object_score_N, there_N, reduction="sum") / rows
+    iou = (iou_N * (there_N if scored_N is None else there_N + scored_N.float())).sum() / rows
+    object_N = None if ground_N is None else (~ground_N).float()
+    presence = F.binary_cross_entropy_with_logits(candidates.object_score_N, there_N, object_N, reduction="sum") / rows
     total = weights.focal * focal + weights.dice * dice + weights.iou * iou + weights.presence * presence
     preferred_N1 = candidates.predicted_iou_NK.argmax(dim=1, keepdim=True)
     overlap = (overlap_NK.gather(1, preferred_N1)[:, 0] * there_N).sum() / there_N.sum().clamp(min=1)

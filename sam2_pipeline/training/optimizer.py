@@ -1,6 +1,5 @@
 """Who learns, and how fast: frozen groups, learning rates by depth, warm-up and cosine; and a slow copy of the weights."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.model.sam2 import Sam2
+from sam2_pipeline.training.muon import Muon
 from sam2_pipeline.training.settings import FREEZABLE, OptimSection
 
 _BETAS = (0.9, 0.999)
@@ -89,7 +89,7 @@ def make_optimizer(model: Sam2, optim: OptimSection) -> Optimizer:
     if plain := of(False):
         parts.append(torch.optim.AdamW(plain, betas=_BETAS, fused=model.device.type == "cuda"))
     if matrices := of(True):
-        parts.append(torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw"))
+        parts.append(Muon(matrices))
     return Optimizer(parts)
 
 
@@ -104,20 +104,10 @@ def _decays(name: str, parameter: Tensor) -> bool:
     return parameter.ndim > 1 and not embedding and "tpos_enc" not in name and not name.startswith("no_")
 
 
-def share_of_rate(optim: OptimSection, step: int) -> float:
-    """What part of its learning rate each parameter gets at a step: a linear warm-up, then half a cosine."""
-    if step < optim.warmup:
-        return (step + 1) / optim.warmup
-    progress = min((step - optim.warmup) / max(optim.steps - optim.warmup, 1), 1.0)
-    return optim.final + (1 - optim.final) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def set_learning_rate(optimizer: Optimizer, optim: OptimSection, step: int) -> float:
-    """Sets the rates for a step; gives the share."""
-    share = share_of_rate(optim, step)
+def set_learning_rate(optimizer: Optimizer, share: float) -> None:
+    """Gives every group that share of its rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * share
-    return share
 
 
 class SlowCopy:
@@ -128,13 +118,13 @@ class SlowCopy:
 
     def __init__(self, model: nn.Module, decay: float, ramp: int) -> None:
         self.decay, self.ramp = decay, ramp
-        self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        self.followed = model.state_dict()
+        self.weights = {name: tensor.detach().clone() for name, tensor in self.followed.items()}
 
     @torch.no_grad()
-    def follow(self, model: nn.Module, step: int) -> None:
+    def follow(self, step: int) -> None:
         decay = min(self.decay, (1 + step) / (self.ramp + step))
-        state = model.state_dict()
-        torch._foreach_lerp_(list(self.weights.values()), [state[name] for name in self.weights], 1 - decay)
+        torch._foreach_lerp_(list(self.weights.values()), list(self.followed.values()), 1 - decay)
 
     def load(self, weights: dict[str, Tensor]) -> None:
         for name, tensor in self.weights.items():

@@ -6,7 +6,7 @@ Randomness needs no place in them: every step draws from the seed and its own nu
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -19,23 +19,30 @@ from sam2_pipeline.training.settings import TrainConfig
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"
 
 
-def save(folder: Path, model: Sam2, slow: SlowCopy, optimizer: Optimizer, config: TrainConfig, step: int, skipped: int) -> None:
-    """Everything that is needed to continue with ``step``, in place of what was saved before."""
+class Reached(NamedTuple):
+    """How far a run has come: the step to go on with, clips skipped, seconds taken."""
+
+    step: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+
+
+def save(folder: Path, model: Sam2, slow: SlowCopy, optimizer: Optimizer, config: TrainConfig, reached: Reached) -> None:
+    """Everything that is needed to continue, in place of what was saved before."""
     content = {
         "model": model.state_dict(),
         "slow": slow.weights,
         "optimizer": optimizer.state_dict(),
         "settings": config.decisive(),
-        "step": step,
-        "skipped": skipped,
+        "reached": tuple(reached),
     }
     stored = io.BytesIO()
     torch.save(content, stored)
     write_whole(folder / CHECKPOINT, stored.getvalue())
 
 
-def resume(folder: Path, model: Sam2, slow: SlowCopy, optimizer: Optimizer, config: TrainConfig) -> tuple[int, int]:
-    """(the step to go on with, clips skipped so far); (0, 0) where nothing was saved.
+def resume(folder: Path, model: Sam2, slow: SlowCopy, optimizer: Optimizer, config: TrainConfig) -> Reached:
+    """Continues what was saved, if anything was.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -43,10 +50,10 @@ def resume(folder: Path, model: Sam2, slow: SlowCopy, optimizer: Optimizer, conf
     """
     path = folder / CHECKPOINT
     if not path.exists():
-        return 0, 0
+        return Reached()
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        settings, step, skipped = content["settings"], int(content["step"]), int(content["skipped"])
+        settings, reached = content["settings"], Reached(*content["reached"])
         _check_settings(path, settings, config.decisive())
         model.load_state_dict(content["model"])
         slow.load(content["slow"])
@@ -55,7 +62,7 @@ def resume(folder: Path, model: Sam2, slow: SlowCopy, optimizer: Optimizer, conf
         raise
     except Exception as error:  # a damaged file can raise anything
         raise CheckpointError(f"{path} cannot be continued: {type(error).__name__}: {str(error).splitlines()[0]}") from error
-    return step, skipped
+    return reached
 
 
 def save_weights(folder: Path, slow: SlowCopy) -> Path:

@@ -1,7 +1,7 @@
 """`TrainConfig`: everything a training run can be told, in YAML or in Python, checked before any work starts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -9,7 +9,7 @@ import yaml
 
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.model.config import ModelConfig, find_config
-from sam2_pipeline.settings import Settings, build, parse_override, put, setting, to_plain
+from sam2_pipeline.settings import Settings, build, convert, parse_override, put, setting, to_plain
 
 FREEZABLE = ("image_encoder", "memory", "decoder", "prompt_encoder")
 
@@ -45,6 +45,9 @@ class DataSection(Settings):
     ``image_share`` of ``image_batch`` single frames. ``image_sizes``: each step picks one as the side of the network's input
     (empty: the model's own). ``size``: about how many pixels a side scenes and decoded videos have before they are brought
     to that. A scene, which takes longer to set up than to draw, serves ``views`` examples in a row, of frames of their own.
+    ``pictures`` is a folder of pictures; a texture of a scene comes from one of them with probability ``picture_share``.
+    Every batch serves ``repeats`` steps, varied anew and with other prompts, in turn with as many others: for devices that
+    learn faster than processors can draw or decode.
     ``max_stride``: largest distance, in annotated frames, between neighbours of a clip. ``min_area``: share of its
     first frame that an object must cover.
     """
@@ -57,6 +60,8 @@ class DataSection(Settings):
     views: int = setting(1, low=1)
     size: int = setting(288, low=64)
     pictures: str | None = None
+    picture_share: float = setting(0.6, low=0.0, high=1.0)
+    repeats: int = setting(1, low=1)
     frames: int = setting(8, low=1)
     objects: int = setting(3, low=1)
     batch: int = setting(8, low=1)
@@ -86,6 +91,8 @@ class PromptSection(Settings):
     A step's first prompts are masks with probability ``mask``, boxes with probability ``box``, else clicks. Clicks and boxes are
     followed by ``corrections`` clicks, on up to ``corrected_frames`` frames. Up to ``conditioning_frames`` frames are prompted.
     With probability ``anywhere`` a correction falls anywhere in the object, and not where the mask is wrong.
+    A single picture has with probability ``ground`` a click where there is no object, if that is known (synthetic scenes): the
+    masks that come of it are to be thought poor, so that automatic masks are those of objects.
     """
 
     path: ClassVar[str] = "prompts"
@@ -95,6 +102,7 @@ class PromptSection(Settings):
     corrected_frames: int = setting(2, low=1)
     corrections: int = setting(7, low=0)
     anywhere: float = setting(0.1, low=0.0, high=1.0)
+    ground: float = setting(0.0, low=0.0, high=1.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,7 +126,7 @@ class LossSection(Settings):
 @dataclass(frozen=True)
 class OptimSection(Settings):
     """Learning rates (``trunk_lr`` for the image trunk's last block; earlier blocks decay), a linear warm-up and a cosine down to
-    ``final`` of the rate.
+    ``final`` of the rate, over ``steps`` or, if they are given, over so many ``minutes`` of training.
 
     ``kind`` adamw is what SAM 2 is trained with; muon (Jordan et al., 2024) makes the steps of weight matrices orthogonal, which
     learns from random weights in fewer steps. Its steps are as large as AdamW's, so the rates mean the same.
@@ -127,6 +135,7 @@ class OptimSection(Settings):
     path: ClassVar[str] = "optim"
     kind: Literal["adamw", "muon"] = "adamw"
     steps: int = setting(20_000, low=1)
+    minutes: float | None = setting(None, above=0.0)
     lr: float = setting(5e-4, above=0.0)
     trunk_lr: float = setting(5e-4, above=0.0)
     layer_decay: float = setting(0.9, above=0.0, high=1.0)
@@ -154,7 +163,11 @@ class RunSection(Settings):
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
-    """A training run. `TrainConfig.load` reads YAML and overrides."""
+    """A training run. `TrainConfig.load` reads YAML and overrides.
+
+    ``stages``, if there are any, follow each other: each is a mapping of a ``share`` of the run (they add up to 1), and of
+    what is different in it in the sections ``data`` and ``prompts``.
+    """
 
     model: ModelSection = field(default_factory=ModelSection)
     data: DataSection = field(default_factory=DataSection)
@@ -162,6 +175,24 @@ class TrainConfig(Settings):
     loss: LossSection = field(default_factory=LossSection)
     optim: OptimSection = field(default_factory=OptimSection)
     run: RunSection = field(default_factory=RunSection)
+    stages: tuple[dict, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stages and abs(sum(stage.share for stage in self.staged()) - 1) > 1e-6:
+            raise ConfigError(f"the shares of stages are {[stage['share'] for stage in self.stages]}, expected a sum of 1")
+
+    def staged(self) -> tuple["Stage", ...]:
+        """The stages with all their settings; the whole run is one where none are given."""
+        return tuple(self._stage(f"stages[{n}]", stage) for n, stage in enumerate(self.stages)) or (Stage(1.0, self),)
+
+    def _stage(self, name: str, values: dict[str, Any]) -> "Stage":
+        if unknown := sorted(values.keys() - {"share", "data", "prompts"}):
+            raise ConfigError(f"{name} holds {unknown[0]!r}, expected share, data and prompts")
+        share = convert(values.get("share"), float, f"{name}.share")
+        data = build(DataSection, to_plain(self.data) | (values.get("data") or {}))
+        prompts = build(PromptSection, to_plain(self.prompts) | (values.get("prompts") or {}))
+        return Stage(share, replace(self, data=data, prompts=prompts, stages=()))
 
     @classmethod
     def load(cls, file: str | None = None, overrides: Sequence[str] = ()) -> "TrainConfig":
@@ -188,4 +219,13 @@ class TrainConfig(Settings):
         plain = to_plain(self)
         del plain["data"]["loaders"]
         plain["run"] = {"seed": self.run.seed, "bfloat16": self.run.bfloat16}
+        plain["stages"] = {"all": plain["stages"]}
         return plain
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A share of a run, from 0 to 1, and the settings that hold in it."""
+
+    share: float
+    config: TrainConfig

@@ -7,7 +7,7 @@ from numpy.random import default_rng
 
 from sam2_pipeline.training.settings import TrainConfig
 
-_STREAM = 1
+_CLIPS, _PROMPTS = 1, 3  # streams of random numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class StepPlan:
         prompt: what the first prompts are.
         prompted: frames with a first prompt, beginning with frame 0; they condition the others.
         corrected: frames that get correction clicks.
+        corrections: how many clicks each of these gets.
+        anywhere: chance that such a click falls anywhere in the object.
     """
 
     step: int
@@ -31,24 +33,31 @@ class StepPlan:
     prompt: Literal["click", "box", "mask"]
     prompted: tuple[int, ...]
     corrected: tuple[int, ...]
+    corrections: int
+    anywhere: float
 
 
-def plan_step(config: TrainConfig, step: int) -> StepPlan:
-    """The plan of step number ``step``."""
+def plan_step(config: TrainConfig, step: int, repeat: int = 0) -> StepPlan:
+    """The plan of step number ``step + repeat``, which looks at the clips of step number ``step``."""
     data, prompts = config.data, config.prompts
-    rng = default_rng([config.run.seed, _STREAM, step])
+    rng = default_rng([config.run.seed, _CLIPS, step])
     size = int(rng.choice(data.image_sizes)) if data.image_sizes else config.model.config.image_size
+    single = bool(data.frames == 1 or rng.random() < data.image_share)
+    rng = default_rng([config.run.seed, _PROMPTS, step + repeat])
     draw = rng.random()
     prompt: Literal["click", "box", "mask"] = "click"
     if draw < prompts.mask + prompts.box:
         prompt = "mask" if draw < prompts.mask else "box"
-    others = [int(t) for t in rng.permutation(range(1, data.frames))]
-    more, corrections = (int(rng.integers(most)) for most in (prompts.conditioning_frames, prompts.corrected_frames))
-    if data.frames == 1 or rng.random() < data.image_share:
+    prompted: tuple[int, ...] = (0,)
+    corrected: tuple[int, ...] = (0,)
+    if single:
         # A mask given for a picture leaves nothing to predict.
         prompt = prompt if prompt != "mask" else "click"
-        return StepPlan(step, data.image_batch or data.batch, 1, size, prompt, (0,), (0,))
-    prompted = (0, *sorted(others[:more]))
-    # After masks there are no corrections: as in semi-supervised segmentation.
-    corrected = () if prompt == "mask" else (*prompted, *sorted(others[more : more + corrections]))
-    return StepPlan(step, data.batch, data.frames, size, prompt, prompted, corrected)
+    else:
+        others = [int(t) for t in rng.permutation(range(1, data.frames))]
+        more, corrections = (int(rng.integers(most)) for most in (prompts.conditioning_frames, prompts.corrected_frames))
+        prompted = (0, *sorted(others[:more]))
+        # After masks there are no corrections: as in semi-supervised segmentation.
+        corrected = () if prompt == "mask" else (*prompted, *sorted(others[more : more + corrections]))
+    batch, frames = (data.image_batch or data.batch, 1) if single else (data.batch, data.frames)
+    return StepPlan(step + repeat, batch, frames, size, prompt, prompted, corrected, prompts.corrections, prompts.anywhere)

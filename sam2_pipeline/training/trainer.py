@@ -4,8 +4,6 @@ In its folder: ``checkpoint.pt`` (to continue), ``log.csv``, ``pictures/``, ``se
 ``weights.safetensors``, which `load_model` takes.
 """
 
-import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +14,23 @@ import yaml
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sam2_pipeline.errors import PipelineError, StorageError
+from sam2_pipeline.errors import ConfigError, PipelineError, StorageError
 from sam2_pipeline.model.checkpoint import build_model, load_model
 from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.settings import to_plain
 from sam2_pipeline.training.clip_forward import ClipLearner, Outcome
 from sam2_pipeline.training.journal import Journal, numbers, save_sheet
-from sam2_pipeline.training.loading import Batch, batches
+from sam2_pipeline.training.loading import Batch, Material, materials
 from sam2_pipeline.training.optimizer import SlowCopy, freeze, make_optimizer, set_learning_rate
-from sam2_pipeline.training.saving import resume, save, save_weights, write_whole
+from sam2_pipeline.training.saving import Reached, resume, save, save_weights, write_whole
+from sam2_pipeline.training.schedule import Schedule
 from sam2_pipeline.training.settings import TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is reported after a step. ``values`` are those of the log, None on steps that are not logged."""
+    """What is reported after a step. ``steps`` is how many there will be, a guess where the clock decides. ``values`` are those
+    of the log, None on steps that are not logged."""
 
     step: int
     steps: int
@@ -56,6 +56,10 @@ class Trainer:
     def __init__(self, config: TrainConfig, report: Callable[[Progress], None]) -> None:
         self.config, self.report = config, report
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        if self.world > 1 and config.optim.minutes is not None:
+            raise ConfigError(
+                f"optim.minutes is {config.optim.minutes}, expected none with {self.world} workers, but optim.steps"
+            )
         self.folder = Path(config.run.output).expanduser()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -63,54 +67,83 @@ class Trainer:
             raise StorageError(f"run.output {self.folder} cannot be made: {error.strerror}") from error
         self.model = start_model(config)
         freeze(self.model, config.model.freeze)
+        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self.model, config.optim)
         self.slow = SlowCopy(self.model, config.optim.ema, config.optim.ema_ramp)
-        self.step, self.skipped = resume(self.folder, self.model, self.slow, self.optimizer, config)
-        self.batches = batches(config, self.step, self.rank, self.world)
-        self.learner: nn.Module = ClipLearner(self.model, config)
+        self.step, self.skipped, seconds = resume(self.folder, self.model, self.slow, self.optimizer, config)
+        self.schedule = Schedule(config, seconds)
+        self.materials = materials(self.schedule, self.step, self.rank, self.world)
+        self.learner: nn.Module = ClipLearner(self.model, config.loss)
         if self.world > 1:
             # Which parameters take part differs from step to step (mask prompts, memory), but not between workers.
             self.learner = DistributedDataParallel(self.learner, find_unused_parameters=True)
+        self.failed_step = torch.full((), -1, device=self.model.device)
 
     def run(self) -> Path:
         if self.rank == 0:
             write_whole(self.folder / "settings.yaml", yaml.safe_dump(to_plain(self.config), sort_keys=False).encode())
             self.journal = Journal(self.folder, self.step)
-        started = time.monotonic()
-        for batch in self.batches:
-            batch = batch.to(self.model.device)
-            self.skipped += self._sum(batch.skipped)
-            outcome, norm = self._learn(batch)
-            values = self._logged(outcome, norm, time.monotonic() - started)
-            self.step += 1
-            self._keep(batch, outcome)
-            self.report(Progress(self.step, self.config.optim.steps, values))
+        saved = self.step
+        newest: list[Material] = []
+        for material in self.materials:
+            newest = [*(one for one in newest if one.stage == material.stage), material.to(self.model.device)]
+            repeats = len(material.plans)
+            newest = newest[-repeats:]
+            if material.step < self.step:  # of a run that is continued: it has been the newest
+                continue
+            self.skipped += self._sum(material.skipped)
+            for repeat in range(repeats):
+                if self.schedule.over(self.step):
+                    break
+                # In turn: one and the same batch many times in a row would be learnt by heart.
+                self._take_step(newest[-1 - repeat % len(newest)].batch(repeat))
+            # Between two batches, and nowhere else: a run is continued with the next one.
+            if self.step // self.config.run.save_every > saved // self.config.run.save_every:
+                self._save()
+                saved = self.step
+        if saved != self.step:
+            self._save()
         if self.rank == 0:
             return save_weights(self.folder, self.slow)
         return self.folder / "weights.safetensors"
 
+    def _take_step(self, batch: Batch) -> None:
+        outcome, norm = self._learn(batch)
+        values = self._logged(outcome, norm)
+        self.step += 1
+        if self.rank == 0 and (self.step % self.config.run.pictures_every == 0 or self.schedule.over(self.step)):
+            save_sheet(self.folder / "pictures" / f"{self.step:07d}.png", batch, outcome)
+        self.report(Progress(self.step, self.schedule.total(self.step), values))
+
     def _learn(self, batch: Batch) -> tuple[Outcome, Tensor]:
         """One step; (what came out, norm of the gradient)."""
-        self.share = set_learning_rate(self.optimizer, self.config.optim, self.step)
+        self.share = self.schedule.rate(self.step)
+        set_learning_rate(self.optimizer, self.share)
         outcome: Outcome = self.learner(batch, self._sum(len(batch.lanes_N)) / self.world)
         self.optimizer.zero_grad()
         outcome.losses.total.backward()
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        norm = torch.nn.utils.clip_grad_norm_(trained, self.config.optim.clip)
-        # With the gradients summed over workers, all of them see the same norm, and stop at the same step.
-        if not math.isfinite(norm.item()):
-            raise PipelineError(
-                f"step {self.step}: the loss is {outcome.losses.total.item()} and the gradient's norm {norm.item()}, expected "
-                "finite numbers; nothing of this step was kept. Lower optim.lr or optim.clip, and continue"
-            )
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.optim.clip)
+        # Looked at when something is logged or saved: a look at every step would keep the device waiting.
+        failed = ~norm.isfinite() & (self.failed_step < 0)
+        self.failed_step = torch.where(failed, self.step, self.failed_step)
         self.optimizer.step()
-        self.slow.follow(self.model, self.step)
+        self.slow.follow(self.step)
         return outcome, norm
 
-    def _logged(self, outcome: Outcome, norm: Tensor, seconds: float) -> dict[str, float] | None:
-        if self.step % self.config.run.log_every and self.step + 1 < self.config.optim.steps:
+    def _check(self) -> None:
+        """With the gradients summed over workers, all of them see the same norm, and stop at the same step."""
+        if (step := int(self.failed_step)) >= 0:
+            raise PipelineError(
+                f"step {step}: the gradient is not finite, expected that it is; nothing since the last checkpoint was kept. "
+                "Lower optim.lr or optim.clip, and continue"
+            )
+
+    def _logged(self, outcome: Outcome, norm: Tensor) -> dict[str, float] | None:
+        if self.step % self.config.run.log_every and not self.schedule.over(self.step + 1):
             return None
+        self._check()
         parts = {name: self._mean(getattr(outcome.losses, name).detach()) for name in outcome.losses.__slots__}
+        seconds = self.schedule.seconds
         values = numbers(
             {"step": self.step, **parts, "rate": self.share, "norm": norm, "skipped": self.skipped, "seconds": seconds}
         )
@@ -118,15 +151,11 @@ class Trainer:
             self.journal.add(values)
         return values
 
-    def _keep(self, batch: Batch, outcome: Outcome) -> None:
-        """Checkpoint and pictures, where they are due."""
-        if self.rank:
-            return
-        run, last = self.config.run, self.step == self.config.optim.steps
-        if self.step % run.pictures_every == 0 or last:
-            save_sheet(self.folder / "pictures" / f"{self.step:07d}.png", batch, outcome)
-        if self.step % run.save_every == 0 or last:
-            save(self.folder, self.model, self.slow, self.optimizer, self.config, self.step, self.skipped)
+    def _save(self) -> None:
+        self._check()
+        if self.rank == 0:
+            reached = Reached(self.step, self.skipped, self.schedule.seconds)
+            save(self.folder, self.model, self.slow, self.optimizer, self.config, reached)
 
     def _sum(self, count: int) -> int:
         """Of all workers."""

@@ -1,6 +1,7 @@
 """The pieces of training: clips, prompts, losses, rates."""
 
 import json
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
 
@@ -20,14 +21,16 @@ from sam2_pipeline.model.checkpoint import build_model
 from sam2_pipeline.model.conventions import BACKGROUND, OBJECT
 from sam2_pipeline.pipeline.driver import run_job
 from sam2_pipeline.pipeline.progress import Reporter
-from sam2_pipeline.training import clicks, clip_sources
-from sam2_pipeline.training.augment import augment, to_square
+from sam2_pipeline.training import clicks, clip_sources, schedule
+from sam2_pipeline.training.augment import Variation, draw_variation, square_clip, vary
 from sam2_pipeline.training.clip_sources import DavisClips, SavClips, open_clips, read_sav
 from sam2_pipeline.training.clips import Clip, ClipRequest, choose_frames, choose_objects
 from sam2_pipeline.training.decoding import Candidates
-from sam2_pipeline.training.loading import Examples, batches
+from sam2_pipeline.training.loading import Examples, Material, materials
 from sam2_pipeline.training.losses import mask_losses
-from sam2_pipeline.training.optimizer import freeze, group_of, make_optimizer, share_of_rate
+from sam2_pipeline.training.muon import Muon
+from sam2_pipeline.training.optimizer import freeze, group_of, make_optimizer
+from sam2_pipeline.training.schedule import Schedule, share_of_rate
 from sam2_pipeline.training.settings import LossSection, OptimSection, TrainConfig
 from sam2_pipeline.training.steps import plan_step
 from sam2_pipeline.training.synthetic import make_scene
@@ -165,38 +168,85 @@ def test_a_folder_without_videos(source, tmp_path):
 
 def test_augmentation_moves_masks_with_the_picture():
     masks = np.stack([moving_square(t) for t in range(2)])[:, None]
-    frames, truth = to_square(Clip(np.repeat(masks[:, 0, ..., None] * np.uint8(200), 3, axis=3), masks), 128)
-    for seed in range(10):
-        varied, moved = augment(frames, truth, default_rng(seed))
-        bright = varied.mean(dim=1) > 80
-        assert ((bright & moved[:, 0]).sum() / (bright | moved[:, 0]).sum()) > 0.9
-    again = augment(frames, truth, default_rng(9))
-    assert torch.equal(varied, again[0]) and torch.equal(moved, again[1])
+    frames, truth = square_clip(Clip(np.repeat(masks[:, 0, ..., None] * np.uint8(200), 3, axis=3), masks), 128)
+    drawn = [draw_variation(2, default_rng(seed)) for seed in range(10)]
+    together = Variation(torch.cat([one.affine_V23 for one in drawn]), torch.cat([one.factors_VT3 for one in drawn]))
+    varied, moved = vary(frames.expand(10, -1, -1, -1, -1), truth.expand(-1, 10, -1, -1), torch.arange(10), together)
+    bright = varied.float().mean(dim=2) > 80
+    assert ((bright.mT & moved.transpose(0, 1).mT).sum((1, 2, 3)) / (bright | moved.transpose(0, 1)).sum((1, 2, 3)) > 0.9).all()
+    for n, one in enumerate(drawn):  # every clip for itself
+        alone, mask = vary(frames[None], truth, torch.zeros(1, dtype=torch.long), one)
+        assert (alone[0].int() - varied[n].int()).abs().max() <= 1 and torch.equal(mask[:, 0], moved[:, n])
+
+
+def test_a_clip_that_would_lose_an_object_keeps_its_place():
+    frames = torch.arange(2 * 3 * 64 * 64).remainder(251).to(torch.uint8).view(2, 1, 3, 64, 64)
+    masks = torch.zeros(1, 3, 64, 64, dtype=torch.bool)
+    masks[:, 0, :4, :4] = masks[:, 1, 28:36, 28:36] = masks[:, 2, 30:34, 30:34] = True
+    larger = Variation(torch.tensor([[[0.5, 0, 0], [0, 0.5, 0]]]).repeat(2, 1, 1), torch.ones(2, 1, 3))
+    varied, moved = vary(frames, masks, torch.tensor([0, 0, 1]), larger)
+    assert torch.equal(varied[0], frames[0]) and torch.equal(moved[:, :2], masks[:, :2])
+    assert moved[0, 2].sum() == 4 * masks[0, 2].sum()
 
 
 # ---------------------------------------------------------------------------------------------------------------- loading
 
 
+def loaded(settings: TrainConfig, first_step: int = 0, rank: int = 0, world: int = 1) -> Iterator[Material]:
+    return materials(Schedule(settings), first_step, rank, world)
+
+
 def test_batches_are_the_same_wherever_they_are_made():
     settings = config("optim.steps=3", "data.loaders=2")
-    ours = list(batches(config("optim.steps=3"), 0))
-    for a, b in zip(ours, batches(settings, 0), strict=True):
+    ours = list(loaded(config("optim.steps=3")))
+    for a, b in zip(ours, loaded(settings), strict=True):
         assert torch.equal(a.frames_VT3SS, b.frames_VT3SS) and torch.equal(a.masks_TNSS, b.masks_TNSS)
-        assert torch.equal(a.draws_TNK, b.draws_TNK) and a.plan == b.plan
-    later = next(batches(config("optim.steps=3"), 2))
+        assert torch.equal(a.draws_RTNK, b.draws_RTNK) and torch.equal(a.affine_RV23, b.affine_RV23) and a.plans == b.plans
+    later = next(loaded(config("optim.steps=3"), 2))
     assert torch.equal(later.frames_VT3SS, ours[2].frames_VT3SS)
-    halves = [next(batches(config("optim.steps=3"), 0, rank, 2)) for rank in range(2)]
+    halves = [next(loaded(config("optim.steps=3"), 0, rank, 2)) for rank in range(2)]
     assert torch.equal(torch.cat([half.frames_VT3SS for half in halves]), ours[0].frames_VT3SS)
-    assert torch.equal(torch.cat([half.draws_TNK for half in halves], dim=1), ours[0].draws_TNK)
+    assert torch.equal(torch.cat([half.draws_RTNK for half in halves], dim=2), ours[0].draws_RTNK)
     with pytest.raises(ConfigError, match="batch of 2 clips cannot be shared evenly by 3"):
-        batches(config(), 0, 0, 3)
+        loaded(config(), 0, 0, 3)
+
+
+def test_batches_serve_several_steps_and_stages_follow_each_other():
+    stages = "stages=[{share: 0.5, data: {frames: 1, repeats: 2}}, {share: 0.5, prompts: {mask: 0.0}}]"
+    planned = Schedule(config("optim.steps=8", "data.image_share=0", stages))
+    assert list(planned.places(0)) == [(0, 0), (0, 2), (1, 4), (1, 5), (1, 6), (1, 7)]
+    assert list(planned.places(2)) == [(0, 0), (0, 2), (1, 4), (1, 5), (1, 6), (1, 7)]  # what the steps look back at as well
+    assert list(planned.places(6)) == [(1, 6), (1, 7)]
+    ours = list(materials(planned, 0))
+    assert [[plan.step for plan in one.plans] for one in ours[:3]] == [[0, 1], [2, 3], [4]]
+    assert [one.frames_VT3SS.shape[1] for one in ours] == [1, 1, 3, 3, 3, 3]
+    first, second = (ours[0].batch(repeat) for repeat in range(2))
+    assert not torch.equal(first.frames_VT3SS, second.frames_VT3SS) and not torch.equal(first.draws_TNK, second.draws_TNK)
+    with pytest.raises(ConfigError, match="expected a sum of 1"):
+        config("stages=[{share: 0.5}]")
+    with pytest.raises(ConfigError, match=r"stages\[0\] holds 'optim', expected share, data and prompts"):
+        config("stages=[{share: 1.0, optim: {lr: 1.0}}]")
+
+
+def test_a_picture_can_come_with_its_ground():
+    with_ground = next(loaded(config("data.image_share=1", "prompts.ground=1", "data.augment=false")))
+    without = next(loaded(config("data.image_share=1", "data.augment=false")))
+    assert with_ground.ground_N.sum() == 2 and not without.ground_N.any()
+    batch = with_ground.batch(0)
+    for lane in range(2):
+        rows = batch.lanes_N == lane
+        assert rows.nonzero()[-1] == (rows & batch.ground_N).nonzero()  # its last row
+        objects = batch.masks_TNSS[0, rows & ~batch.ground_N].any(dim=0)
+        assert (objects & batch.masks_TNSS[0, rows & batch.ground_N][0]).float().mean() < 0.02
+    clip = next(loaded(config("data.image_share=0", "prompts.ground=1")))
+    assert not clip.ground_N.any()
 
 
 def test_a_scene_serves_several_examples(monkeypatch):
     drawn = []
     monkeypatch.setattr(clip_sources, "_last_scene", lru_cache(maxsize=1)(lambda *of: drawn.append(of) or make_scene(*of)))
     settings = config("data.image_share=1.0", "data.batch=4", "data.views=2", "optim.steps=2")
-    frames = torch.cat([batch.frames_VT3SS for batch in batches(settings, 0)])
+    frames = torch.cat([batch.frames_VT3SS for batch in loaded(settings)])
     assert len(drawn) == 4 and len(frames) == 8
     assert not any(torch.equal(a, b) for a, b in pairwise(frames))
 
@@ -295,6 +345,17 @@ def test_absent_objects_teach_presence_alone():
     assert losses.total.item() == pytest.approx(5.0067, abs=1e-3)  # log(1 + e^5)
 
 
+def test_the_ground_teaches_that_its_masks_are_poor_and_nothing_else():
+    logits = torch.randn(1, 3, 16, 16, requires_grad=True)
+    found = candidates(logits)
+    empty, ground = torch.zeros(1, 64, 64, dtype=torch.bool), torch.ones(1, dtype=torch.bool)
+    losses = mask_losses(found, empty, LossSection(), 1, ground, ground)
+    losses.total.backward()
+    assert not logits.grad.any() and not found.object_score_N.grad.any()
+    assert losses.total.item() == losses.iou.item() == pytest.approx(0.5) and (found.predicted_iou_NK.grad > 0).all()
+    assert mask_losses(found, empty, LossSection(), 1, ground).total.item() == 0  # where a box was the prompt
+
+
 # ---------------------------------------------------------------------------------------------------------------- optimizer
 
 
@@ -307,9 +368,41 @@ def test_rates_by_depth_and_over_time():
     assert rate[id(blocks[0].mlp.layers[0].weight)] == pytest.approx(1e-4 * 0.9 ** (len(blocks) - 1))
     assert rate[id(model.no_mem_embed)] == 1e-3
     assert len(rate) == len(list(model.parameters()))
-    shares = [share_of_rate(optim, step) for step in range(111)]
-    assert shares[0] == pytest.approx(0.1) and shares[9] == shares[10] == 1 and shares[110] == pytest.approx(0.1)
-    assert shares[10:] == sorted(shares[10:], reverse=True)
+    shares = [share_of_rate(optim, step, step / 110) for step in range(111)]
+    assert shares[0] == pytest.approx(0.1) and 0.97 < shares[10] < 1 and shares[110] == pytest.approx(0.1)
+    assert shares[:10] == sorted(shares[:10]) and shares[10:] == sorted(shares[10:], reverse=True)
+
+
+def test_the_clock_can_decide_when_a_run_ends(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(schedule.time, "monotonic", lambda: now[0])
+    stages = "stages=[{share: 0.25, data: {repeats: 3}}, {share: 0.75}]"
+    clock = Schedule(config("optim.minutes=1", "optim.warmup=0", stages), seconds=6.0)
+    places = clock.places(40)
+    assert next(places) == (0, 40) and clock.progress(40) == pytest.approx(0.1) and clock.total(40) == 400
+    now[0] += 3
+    assert next(places) == (0, 43)
+    now[0] += 30
+    assert next(places) == (1, 46) and clock.rate(46) < 0.5 and not clock.over(46)
+    now[0] += 30
+    assert clock.over(46) and not list(places)
+
+
+def test_muon_is_the_one_of_torch():
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in ((8, 8), (8, 8), (16, 4), (4, 16))]
+    theirs = [torch.nn.Parameter(parameter.detach().clone()) for parameter in ours]
+    mine = Muon([{"params": ours, "lr": 0.01, "weight_decay": 0.1}])
+    torchs = torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    before = [parameter.detach().clone() for parameter in ours]
+    for _ in range(4):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        mine.step()
+        torchs.step()
+    for a, b, start in zip(ours, theirs, before, strict=True):
+        assert (a - b).norm() < 0.05 * (a - start).norm()  # the iteration is in bfloat16
 
 
 def test_nothing_but_matrices_decays():
