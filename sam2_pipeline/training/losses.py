@@ -74,7 +74,8 @@ def mask_losses(
     dice = (dice_NK.gather(1, best_N1)[:, 0] * there_N).sum() / rows
     iou = (iou_N * (there_N if scored_N is None else there_N + scored_N.float())).sum() / rows
     object_N = None if ground_N is None else (~ground_N).float()
-    presence = F.binary_cross_entropy_with_logits(candidates.object_score_N, there_N, object_N, reduction="sum") / rows
+    likely_N = there_N.clamp(weights.doubt, 1 - weights.doubt)
+    presence = F.binary_cross_entropy_with_logits(candidates.object_score_N, likely_N, object_N, reduction="sum") / rows
     total = weights.focal * focal + weights.dice * dice + weights.iou * iou + weights.presence * presence
     preferred_N1 = candidates.predicted_iou_NK.argmax(dim=1, keepdim=True)
     overlap = (overlap_NK.gather(1, preferred_N1)[:, 0] * there_N).sum() / there_N.sum().clamp(min=1)

@@ -112,13 +112,15 @@ class PromptSection(Settings):
 
 @dataclass(frozen=True)
 class LossSection(Settings):
-    """Weights of the losses, and the focal loss's two constants."""
+    """Weights of the losses, and the focal loss's two constants. ``doubt`` is how far from certain presence is to be, 0 to 0.5:
+    without any, its logits grow and grow where nearly all objects are there."""
 
     path: ClassVar[str] = "loss"
     focal: float = setting(20.0, low=0.0)
     dice: float = setting(1.0, low=0.0)
     iou: float = setting(1.0, low=0.0)
     presence: float = setting(1.0, low=0.0)
+    doubt: float = setting(0.0, low=0.0, high=0.5)
     focal_alpha: float = setting(0.25, low=0.0, high=1.0)
     focal_gamma: float = setting(2.0, low=0.0)
 

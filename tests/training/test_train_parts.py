@@ -343,6 +343,8 @@ def test_absent_objects_teach_presence_alone():
     losses.total.backward()
     assert not logits.grad.any() and not found.predicted_iou_NK.grad.any()
     assert losses.total.item() == pytest.approx(5.0067, abs=1e-3)  # log(1 + e^5)
+    doubtful = mask_losses(found, torch.zeros(1, 64, 64, dtype=torch.bool), LossSection(doubt=0.1), 1)
+    assert doubtful.total.item() == pytest.approx(4.5067, abs=1e-3)  # less 0.1 * 5
 
 
 def test_the_ground_teaches_that_its_masks_are_poor_and_nothing_else():
