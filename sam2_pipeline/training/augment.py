@@ -66,8 +66,7 @@ def vary(frames_VT3SS: Tensor, masks_TNSS: Tensor, lanes_N: Tensor, variation: V
     affine = variation.affine_V23
     moved = _moved_masks(masks_TNSS, affine[lanes_N])
     whole_N = moved[0].flatten(1).any(dim=1)
-    whole_V = torch.ones(len(affine), dtype=torch.int32, device=affine.device)
-    whole_V = whole_V.scatter_reduce(0, lanes_N, whole_N.int(), "amin") > 0
+    whole_V = torch.ones(len(affine), device=affine.device).scatter_reduce(0, lanes_N, whole_N.float(), "amin") > 0
     masks = torch.where(whole_V[lanes_N][None, :, None, None], moved, masks_TNSS)
     unmoved = torch.eye(2, 3, device=affine.device)
     grid = F.affine_grid(torch.where(whole_V[:, None, None], affine, unmoved), [len(affine), 1, *masks.shape[-2:]], False)
