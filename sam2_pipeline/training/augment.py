@@ -1,7 +1,8 @@
 """Clips varied as SAM 2 varies them (its training configuration): mirroring, turning, scaling and shearing, and colours; the
 same for all frames of a clip but for a little jitter.
 
-What to do is drawn clip by clip where clips are loaded (`draw_variation`), and done on the device for a whole batch (`vary`).
+Clips are cut out where they are loaded (`cut_out`). The rest is drawn there, clip by clip (`draw_variation`), and done on the
+device for a whole batch (`vary`).
 
 Letters in names: V clips, T frames, N objects of all clips, S the side of the square.
 """
@@ -34,6 +35,22 @@ class Variation:
 
     affine_V23: Tensor
     factors_VT3: Tensor
+
+
+def cut_out(clip: Clip, zoom: float, min_area: float, rng: Generator) -> Clip:
+    """Half of the time a window of the clip, whose sides are up to ``zoom`` times smaller, with the objects that cover the share
+    ``min_area`` of its first frame; the clip where that is none."""
+    height, width = clip.frames_THWC.shape[1:3]
+    share = math.exp(-rng.uniform(0, math.log(zoom))) if rng.random() < 0.5 else 1.0
+    h, w = round(height * share), round(width * share)
+    y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+    rows, columns = slice(y, y + h), slice(x, x + w)
+    masks = clip.masks_TNHW[:, :, rows, columns]
+    kept = masks[0].mean(axis=(1, 2)) >= max(min_area, 1 / (h * w))
+    if not kept.any():
+        return clip
+    ground = None if clip.ground_THW is None else clip.ground_THW[:, rows, columns]
+    return Clip(clip.frames_THWC[:, rows, columns], masks[:, kept], ground)
 
 
 def to_square(pictures: np.ndarray, size: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sam2_pipeline.errors import ConfigError, VideoError
-from sam2_pipeline.training.augment import Variation, draw_variation, square_clip, vary
+from sam2_pipeline.training.augment import Variation, cut_out, draw_variation, square_clip, vary
 from sam2_pipeline.training.clip_sources import open_clips
 from sam2_pipeline.training.clips import Clip, ClipRequest, ClipSource
 from sam2_pipeline.training.schedule import Schedule
@@ -129,6 +129,7 @@ class Examples(Dataset[Example]):
         position = step * max(data.batch, data.image_batch or 0) + slot
         rng = default_rng([config.run.seed, _CLIP, step, slot])
         clip, skipped = self._next_clip(position // data.views, plan, rng)
+        clip = cut_out(clip, data.zoom, data.min_area, rng)
         frames, masks = square_clip(clip, plan.size)
         rows = masks.shape[1]
         ground = torch.arange(rows) == (rows - 1 if clip.ground_THW is not None else rows)

@@ -48,6 +48,7 @@ class DataSection(Settings):
     ``pictures`` is a folder of pictures; a texture of a scene comes from one of them with probability ``picture_share``.
     Every batch serves ``repeats`` steps, varied anew and with other prompts, in turn with as many others: for devices that
     learn faster than processors can draw or decode.
+    Half of the clips are cut out of what the camera saw, enlarged by up to ``zoom``.
     ``max_stride``: largest distance, in annotated frames, between neighbours of a clip. ``min_area``: share of its
     first frame that an object must cover.
     """
@@ -68,6 +69,7 @@ class DataSection(Settings):
     image_batch: int | None = setting(None, low=1)
     image_share: float = setting(0.25, low=0.0, high=1.0)
     image_sizes: tuple[int, ...] = ()
+    zoom: float = setting(1.0, low=1.0, high=8.0)
     max_stride: int = setting(3, low=1)
     min_area: float = setting(0.0005, low=0.0, high=1.0)
     augment: bool = True

@@ -22,7 +22,7 @@ from sam2_pipeline.model.conventions import BACKGROUND, OBJECT
 from sam2_pipeline.pipeline.driver import run_job
 from sam2_pipeline.pipeline.progress import Reporter
 from sam2_pipeline.training import clicks, clip_sources, schedule
-from sam2_pipeline.training.augment import Variation, draw_variation, square_clip, vary
+from sam2_pipeline.training.augment import Variation, cut_out, draw_variation, square_clip, vary
 from sam2_pipeline.training.clip_sources import DavisClips, SavClips, open_clips, read_sav
 from sam2_pipeline.training.clips import Clip, ClipRequest, choose_frames, choose_objects
 from sam2_pipeline.training.decoding import Candidates
@@ -177,6 +177,23 @@ def test_augmentation_moves_masks_with_the_picture():
     for n, one in enumerate(drawn):  # every clip for itself
         alone, mask = vary(frames[None], truth, torch.zeros(1, dtype=torch.long), one)
         assert (alone[0].int() - varied[n].int()).abs().max() <= 1 and torch.equal(mask[:, 0], moved[:, n])
+
+
+def test_a_window_of_a_clip_keeps_what_it_shows():
+    masks = np.zeros((2, 2, 40, 60), bool)
+    masks[:, 0, :20, :30] = masks[:, 1, 30:, 50:] = True
+    frames = np.where(masks.any(axis=1)[..., None], np.uint8(200), np.uint8(9)).repeat(3, axis=3)
+    clip = Clip(frames, masks, ~masks.any(axis=1))
+    seen = [cut_out(clip, 2.0, 0.01, default_rng(seed)) for seed in range(60)]
+    assert sum(one.frames_THWC.shape == frames.shape for one in seen) in range(15, 46)
+    assert {one.masks_TNHW.shape[1] for one in seen} == {1, 2}
+    for one in seen:
+        h, w = one.frames_THWC.shape[1:3]
+        assert 20 <= h <= 40 and abs(w - 1.5 * h) <= 1 and one.masks_TNHW[0].any(axis=(1, 2)).all()
+        assert np.array_equal(one.ground_THW, one.frames_THWC[..., 0] == 9)
+    assert cut_out(clip, 1.0, 0.01, default_rng(0)).frames_THWC.shape == frames.shape
+    nothing = Clip(frames, np.zeros_like(masks))
+    assert cut_out(nothing, 2.0, 0.01, default_rng(1)) is nothing
 
 
 def test_a_clip_that_would_lose_an_object_keeps_its_place():
