@@ -1,6 +1,6 @@
-"""Muon (Jordan et al., 2024): momentum whose steps are made orthogonal, for weight matrices.
+"""Muon (Jordan et al., 2024): momentum whose steps are made orthogonal, for the weights of linear layers and convolutions.
 
-The rule of `torch.optim.Muon`, which treats one matrix after the other. A small model has over a hundred, so launching the work
+The rule of `torch.optim.Muon`, which knows matrices only, and treats one after the other. A small model has over a hundred, so launching the work
 takes a GPU's host longer than the work; here the matrices of one shape are treated together.
 """
 
@@ -16,7 +16,8 @@ _UPDATE_RMS = 0.2  # of an update's entries, times the rate: that of AdamW's
 
 
 class Muon(torch.optim.Optimizer):
-    """For parameters of two dimensions. Rates and weight decay mean what they mean for AdamW."""
+    """For parameters of two dimensions or more, of which all but the first count as one. Rates and weight decay mean what they
+    mean for AdamW."""
 
     def __init__(self, params: list[dict[str, Any]], lr: float = 1e-3, weight_decay: float = 0.0) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
@@ -29,9 +30,10 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     alike.setdefault(parameter.shape, []).append(parameter)
             for shape, parameters in alike.items():
-                updates = orthogonal(torch.stack(self._directions(parameters))).unbind()
+                matrices_GMN = torch.stack(self._directions(parameters)).flatten(2)
+                updates = orthogonal(matrices_GMN).view(-1, *shape).unbind()
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(parameters, updates, alpha=-group["lr"] * _UPDATE_RMS * max(shape) ** 0.5)
+                torch._foreach_add_(parameters, updates, alpha=-group["lr"] * _UPDATE_RMS * max(matrices_GMN.shape[1:]) ** 0.5)
 
     def _directions(self, parameters: list[Tensor]) -> list[Tensor]:
         """Gradients with Nesterov's momentum."""

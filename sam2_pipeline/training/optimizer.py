@@ -75,7 +75,7 @@ def make_optimizer(model: Sam2, optim: OptimSection) -> Optimizer:
         if parameter.requires_grad:
             rate = optim.trunk_lr * optim.layer_decay ** (depth - _layer(name)) if name.startswith(_TRUNK) else optim.lr
             decays = _decays(name, parameter)
-            muon = optim.kind == "muon" and decays and parameter.ndim == 2
+            muon = optim.kind == "muon" and decays
             groups.setdefault((muon, rate, decays), []).append(parameter)
 
     def of(kind: bool) -> list[dict[str, Any]]:
