@@ -1,6 +1,7 @@
 """Small pieces that several networks of the model share."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,14 @@ def learned(*shape: int) -> nn.Parameter:
 
 
 def constant(values: Sequence[float], device: torch.device) -> Tensor:
-    """A vector on the device, without waiting until the device is done with what it has been given."""
-    return torch.tensor(values).to(device, non_blocking=True)
+    """A vector on the device; the same one for the same values: a copy would wait for the device, and no CUDA graph may hold one."""
+    return _constant(tuple(values), device)
+
+
+@lru_cache(maxsize=1024)
+@torch.inference_mode(False)  # what was first needed in inference mode must serve training too
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device)
 
 
 class LayerNorm2d(nn.Module):

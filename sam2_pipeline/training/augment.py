@@ -82,7 +82,7 @@ def vary(frames_VT3SS: Tensor, masks_TNSS: Tensor, lanes_N: Tensor, variation: V
     """The clips (uint8) and their masks after the variation; a clip whose first frame would lose an object keeps its place."""
     affine = variation.affine_V23
     moved = _moved_masks(masks_TNSS, affine[lanes_N])
-    whole_N = moved[0].flatten(1).any(dim=1)
+    whole_N = moved[0].flatten(1).any(dim=1) | ~masks_TNSS[0].flatten(1).any(dim=1)
     whole_V = torch.ones(len(affine), device=affine.device).scatter_reduce(0, lanes_N, whole_N.float(), "amin") > 0
     masks = torch.where(whole_V[lanes_N][None, :, None, None], moved, masks_TNSS)
     unmoved = torch.eye(2, 3, device=affine.device)

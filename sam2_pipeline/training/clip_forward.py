@@ -109,7 +109,9 @@ class _Lesson:
         memory = None if t in self.plan.prompted else self._memory(t)
         embedding = self.model.attend_memory(features, lanes, memory)
         found = decode_candidates(self.model, embedding, features, lanes, points)
-        self._judge(found, truth)
+        # A box around the ground holds objects: what the model makes of it is none of our business.
+        scored = self.batch.ground_N & masks.flatten(1).any(dim=1) if self.plan.prompt == "click" else None
+        self._judge(found, truth, scored)
         for turn in range(self.plan.corrections if t in self.plan.corrected else 0):
             where, anywhere = draws[:, 4 + 2 * turn], draws[:, 5 + 2 * turn] < self.plan.anywhere
             logits = found.chosen_logits().detach()
@@ -117,16 +119,14 @@ class _Lesson:
             click = correction_clicks(predicted & ~anywhere[:, None, None], truth, where)
             points = click if points is None else (torch.cat((points[0], click[0]), 1), torch.cat((points[1], click[1]), 1))
             found = decode_candidates(self.model, embedding, features, lanes, points, logits)
-            self._judge(found, truth)
+            self._judge(found, truth, scored)
         return self._remembered(features, found.shown_logits(), found.object_score_N, found.pointer_ND)
 
     def _first_prompt(self, truth_NSS: Tensor, draws_NK: Tensor) -> tuple[Tensor, Tensor]:
         return boxes(truth_NSS, draws_NK[:, :4]) if self.plan.prompt == "box" else first_clicks(truth_NSS, draws_NK[:, 0])
 
-    def _judge(self, found: Candidates, truth_NSS: Tensor) -> None:
-        # A box around the ground holds objects: whatever the model makes of it is none of our business.
-        scored = self.batch.ground_N if self.plan.prompt == "click" else None
-        self.losses = self.losses + mask_losses(found, truth_NSS, self.loss, self.rows, self.batch.ground_N, scored)
+    def _judge(self, found: Candidates, truth_NSS: Tensor, scored_N: Tensor | None) -> None:
+        self.losses = self.losses + mask_losses(found, truth_NSS, self.loss, self.rows, self.batch.ground_N, scored_N)
         self.decodings += 1
 
     def _remembered(self, features: FrameFeatures, logits: Tensor, object_score: Tensor, pointer: Tensor) -> Remembered:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.random import Generator, default_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -53,7 +54,7 @@ class Batch:
         frames_VT3SS: uint8.
         masks_TNSS: bool.
         lanes_N: the clip of every row.
-        ground_N: bool, rows that stand for the ground: their mask is where there is no object.
+        ground_N: bool, rows that stand for the ground: their mask is where there is no object. Those without one only fill up.
         draws_TNK: see `Example`.
     """
 
@@ -133,6 +134,10 @@ class Examples(Dataset[Example]):
         frames, masks = square_clip(clip, plan.size)
         rows = masks.shape[1]
         ground = torch.arange(rows) == (rows - 1 if clip.ground_THW is not None else rows)
+        if config.run.cuda_graphs:
+            wanted = data.objects + (plan.frames == 1 and config.prompts.ground > 0)
+            masks = F.pad(masks, (0, 0, 0, 0, 0, wanted - rows))
+            ground, rows = F.pad(ground, (0, wanted - rows), value=True), wanted
         variations = tuple(draw_variation(plan.frames, rng) for _ in range(data.repeats if data.augment else 0))
         shape = (data.repeats, plan.frames, rows, draws_needed(config))
         return Example(frames, masks, ground, torch.from_numpy(rng.random(shape, dtype=np.float32)), variations, skipped)

@@ -35,6 +35,9 @@ class Losses:
     def over(self, count: float) -> "Losses":
         return Losses(*(getattr(self, name) / count for name in self.__slots__))
 
+    def detached(self) -> "Losses":
+        return Losses(*(getattr(self, name).detach() for name in self.__slots__))
+
 
 def focal_loss(logits: Tensor, truth: Tensor, alpha: float, gamma: float) -> Tensor:
     """Sigmoid focal loss (Lin et al., 2017), the mean over the last dimension."""

@@ -1,7 +1,7 @@
 """Muon (Jordan et al., 2024): momentum whose steps are made orthogonal, for the weights of linear layers and convolutions.
 
-The rule of `torch.optim.Muon`, which knows matrices only, and treats one after the other. A small model has over a hundred, so launching the work
-takes a GPU's host longer than the work; here the matrices of one shape are treated together.
+The rule of `torch.optim.Muon`, which knows matrices only, and treats one after the other. A small model has over a hundred, so
+launching the work takes a GPU's host longer than the work; here the matrices of one shape are treated together.
 """
 
 from typing import Any
@@ -60,5 +60,5 @@ def orthogonal(matrices_GMN: Tensor) -> Tensor:
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
-        x = a * x + torch.baddbmm(b * gram, gram, gram, alpha=c) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(matrices_GMN.dtype)

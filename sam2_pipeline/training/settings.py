@@ -153,13 +153,19 @@ class OptimSection(Settings):
 
 @dataclass(frozen=True)
 class RunSection(Settings):
-    """Where results go, and how often: a line of the log, a checkpoint, a sheet of pictures (all in steps)."""
+    """Where results go, and how often: a line of the log, a checkpoint, a sheet of pictures (all in steps).
+
+    ``cuda_graphs``: on one GPU, steps are recorded and replayed, which is faster where the model is small. For that all clips
+    of a step get as many rows as ``data.objects`` allows. ``prompts.conditioning_frames`` and ``corrected_frames`` of 1 make few
+    kinds of steps, and hence few graphs.
+    """
 
     path: ClassVar[str] = "run"
     output: str = "training"
     seed: int = setting(0, low=0)
     device: str | None = None
     bfloat16: bool = True
+    cuda_graphs: bool = False
     log_every: int = setting(20, low=1)
     save_every: int = setting(500, low=1)
     pictures_every: int = setting(500, low=1)
@@ -222,7 +228,7 @@ class TrainConfig(Settings):
         """What decides the numbers that come out; a run is continued only with the same."""
         plain = to_plain(self)
         del plain["data"]["loaders"]
-        plain["run"] = {"seed": self.run.seed, "bfloat16": self.run.bfloat16}
+        plain["run"] = {name: plain["run"][name] for name in ("seed", "bfloat16", "cuda_graphs")}
         plain["stages"] = {"all": plain["stages"]}
         return plain
 

@@ -19,6 +19,7 @@ from sam2_pipeline.model.checkpoint import build_model, load_model
 from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.settings import to_plain
 from sam2_pipeline.training.clip_forward import ClipLearner, Outcome
+from sam2_pipeline.training.graphs import GraphedSteps
 from sam2_pipeline.training.journal import Journal, numbers, save_sheet
 from sam2_pipeline.training.loading import Batch, Material, materials
 from sam2_pipeline.training.optimizer import SlowCopy, freeze, make_optimizer, set_learning_rate
@@ -73,11 +74,15 @@ class Trainer:
         self.step, self.skipped, seconds = resume(self.folder, self.model, self.slow, self.optimizer, config)
         self.schedule = Schedule(config, seconds)
         self.materials = materials(self.schedule, self.step, self.rank, self.world)
-        self.learner: nn.Module = ClipLearner(self.model, config.loss)
+        learner = ClipLearner(self.model, config.loss)
+        self.learner: nn.Module = learner
         if self.world > 1:
             # Which parameters take part differs from step to step (mask prompts, memory), but not between workers.
             self.learner = DistributedDataParallel(self.learner, find_unused_parameters=True)
         self.failed_step = torch.full((), -1, device=self.model.device)
+        self.graphs = None
+        if config.run.cuda_graphs and self.world == 1 and self.model.device.type == "cuda":
+            self.graphs = GraphedSteps(learner, self.trained)
 
     def run(self) -> Path:
         if self.rank == 0:
@@ -86,6 +91,8 @@ class Trainer:
         saved = self.step
         newest: list[Material] = []
         for material in self.materials:
+            if self.graphs is not None and newest and newest[-1].stage != material.stage:
+                self.graphs.forget()
             newest = [*(one for one in newest if one.stage == material.stage), material.to(self.model.device)]
             repeats = len(material.plans)
             newest = newest[-repeats:]
@@ -119,9 +126,12 @@ class Trainer:
         """One step; (what came out, norm of the gradient)."""
         self.share = self.schedule.rate(self.step)
         set_learning_rate(self.optimizer, self.share)
-        outcome: Outcome = self.learner(batch, self._sum(len(batch.lanes_N)) / self.world)
-        self.optimizer.zero_grad()
-        outcome.losses.total.backward()
+        if self.graphs is not None:
+            outcome = self.graphs.backward(batch)
+        else:
+            outcome = self.learner(batch, self._sum(len(batch.lanes_N)) / self.world)
+            self.optimizer.zero_grad()
+            outcome.losses.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.optim.clip)
         # Looked at when something is logged or saved: a look at every step would keep the device waiting.
         failed = ~norm.isfinite() & (self.failed_step < 0)

@@ -23,6 +23,7 @@ from sam2_pipeline.pipeline.driver import run_job
 from sam2_pipeline.pipeline.progress import Reporter
 from sam2_pipeline.training import clicks, clip_sources, schedule
 from sam2_pipeline.training.augment import Variation, cut_out, draw_variation, square_clip, vary
+from sam2_pipeline.training.clip_forward import ClipLearner
 from sam2_pipeline.training.clip_sources import DavisClips, SavClips, open_clips, read_sav
 from sam2_pipeline.training.clips import Clip, ClipRequest, choose_frames, choose_objects
 from sam2_pipeline.training.decoding import Candidates
@@ -266,6 +267,20 @@ def test_a_scene_serves_several_examples(monkeypatch):
     frames = torch.cat([batch.frames_VT3SS for batch in loaded(settings)])
     assert len(drawn) == 4 and len(frames) == 8
     assert not any(torch.equal(a, b) for a, b in pairwise(frames))
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_rows_that_only_fill_up_change_nothing_but_the_mean(frames):
+    model = build_model("sam2_pipeline_small")
+    prompts = "prompts={ground: 1.0, mask: 0.0, box: 0.0, corrections: 0, conditioning_frames: 1}"
+    wanted = ("data.objects=6", f"data.frames={frames}", "data.augment=false", prompts)
+    batches = [next(loaded(config(*wanted, f"run.cuda_graphs={filled}"))).batch(0) for filled in ("false", "true")]
+    with torch.no_grad():
+        plain, filled = (ClipLearner(model, LossSection())(batch).losses for batch in batches)
+    few, many = (len(batch.lanes_N) for batch in batches)
+    assert few < many == 2 * (6 + (frames == 1))
+    for name in ("total", "focal", "dice", "iou", "presence"):
+        assert getattr(filled, name) * many == pytest.approx(float(getattr(plain, name)) * few, rel=1e-4)
 
 
 class SomeEmpty:
