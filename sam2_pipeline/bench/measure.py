@@ -173,4 +173,4 @@ def _compare_masks(found: list, conditions: Conditions) -> tuple[str, bool]:
     fewer, more = sorted((peer, ours), key=len)
     mean = float(iou(fewer, more).max(axis=1).mean())
     as_many = len(more) - len(fewer) <= conditions.same_count * len(more)
-    return f"{len(ours)} and {len(peer)} masks, IoU {mean:.5f}", as_many and mean >= conditions.same_mask
+    return f"{len(ours)} and {len(peer)} masks, IoU {mean:.5f}", as_many and mean >= conditions.same_proposal
