@@ -63,7 +63,8 @@ def main(arguments: Sequence[str]) -> int:
     profile = partial(profiled, model) if options.profile else None
     with conditions.applied():
         for result in measure(contestants, sizes, profile, conditions):
-            console.print(f"  measured: {result.task}", style="dim")
+            times = ", ".join(f"{name} {_ms(turns)} ms" for name, turns in result.wall_ms.items())
+            console.print(f"  measured: {result.task}: {times}; {result.agreement or 'alone'}", style="dim", highlight=False)
             results.append(result)
     console.print(table(results, [c.name for c in contestants], clocks=WALL if conditions.on_cuda else CLOCKS))
     alone = [] if options.parts_only or conditions.on_cuda else ours_alone(model, sizes, console)
@@ -177,12 +178,18 @@ def table(results: Sequence[Result], names: Sequence[str], clocks: Mapping[str, 
         shown.add_column("extra memory, MiB", justify="right")
         shown.add_column("agreement")
     for result in results:
-        cells = [f"{statistics.median(result.wall_ms[name]):.0f}" for name in names]
+        cells = [_ms(result.wall_ms[name]) for name in names]
         if len(names) > 1:
             memory = " / ".join(f"{result.extra_mib[name]:.0f}" for name in names)
             cells += [*(_spread(result.ratio(clock)) for clock in clocks), memory, result.agreement]
         shown.add_row(result.task, *cells)
     return shown
+
+
+def _ms(turns: Sequence[float]) -> str:
+    """The median, with a decimal where that says something."""
+    median = statistics.median(turns)
+    return f"{median:.0f}" if median >= 100 else f"{median:.1f}"
 
 
 def _spread(ratio: tuple[float, float, float] | None) -> str:
