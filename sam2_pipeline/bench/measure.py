@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import torch
 
 from sam2_pipeline.bench import scene
+from sam2_pipeline.bench.conditions import Conditions
 from sam2_pipeline.bench.contestants import Contestant, Proposer
 from sam2_pipeline.masklets.rle import iou
 from sam2_pipeline.model.image_encoder import normalise
@@ -21,7 +21,7 @@ from sam2_pipeline.model.memory_bank import NUM_RECENT
 
 HEIGHT, WIDTH = 540, 960
 MEMORY_FULL = NUM_RECENT + 1  # frames that come before the first one that reads a full memory; they are not timed
-_SAME_MASK = 0.999  # mean IoU from which two implementations count as one
+CPU = Conditions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,27 +66,31 @@ class Result:
         return statistics.median(ratios), low, high
 
 
-def measure(contestants: Sequence[Contestant], sizes: Sizes, profile: Profile | None = None) -> Iterator[Result]:
-    """The tasks, one after the other; the first contestant is ours, a second one the peer."""
+def measure(
+    contestants: Sequence[Contestant], sizes: Sizes, profile: Profile | None = None, conditions: Conditions = CPU
+) -> Iterator[Result]:
+    """The tasks, one after the other; the first contestant is ours, a second one the peer. All are loaded on the conditions'
+    device; the precision is what surrounds the caller (`Conditions.applied`)."""
     length = sizes.frames + MEMORY_FULL + 1
     pictures = scene.moving_discs(1, HEIGHT, WIDTH)
     square = scene.moving_discs(length, sizes.image_size, sizes.image_size)
-    images = normalise(torch.from_numpy(np.stack(square)).permute(0, 3, 1, 2))
-    yield _rounds(contestants, "image encoder", sizes.rounds, lambda c: c.encode(images[:1]), _compare_embeddings, profile)
+    images = normalise(torch.from_numpy(np.stack(square)).permute(0, 3, 1, 2)).to(conditions.device)
+    take = partial(_rounds, profile=profile, conditions=conditions)
+    yield take(contestants, "image encoder", sizes.rounds, lambda c: c.encode(images[:1]), _compare_embeddings)
     for count in sizes.objects:
         clicks = scene.clicks(count, HEIGHT, WIDTH)
         task = f"tracking {count} object{'s' if count > 1 else ''}"
         walks = [c.track(images, clicks, HEIGHT, WIDTH) for c in contestants]
-        yield _turns(contestants, task, walks, MEMORY_FULL, sizes.frames, _compare_logits, profile)
+        yield _turns(contestants, task, walks, MEMORY_FULL, sizes.frames, _compare_logits, profile, conditions)
     proposers = [c for c in contestants if isinstance(c, Proposer)]
     if len(proposers) == len(contestants):
         points = sizes.points_per_side
         rounds = max(3, sizes.rounds // 2)
         task = f"automatic masks {points}x{points}"
-        yield _rounds(proposers, task, rounds, lambda c: c.propose(pictures[0], points), _compare_masks, profile)
+        yield take(proposers, task, rounds, lambda c: c.propose(pictures[0], points), _compare_masks)
 
 
-Compare = Callable[[list], tuple[str, bool]]
+Compare = Callable[[list, Conditions], tuple[str, bool]]
 Profile = Callable[[Callable[[], object]], list[str]]
 SomeContestant = TypeVar("SomeContestant", bound=Contestant)
 
@@ -98,12 +102,13 @@ def _rounds(
     work: Callable[[SomeContestant], object],
     compare: Compare,
     profile: Profile | None,
+    conditions: Conditions,
 ) -> Result:
     def again(contestant: SomeContestant) -> Iterator[object]:
         while True:
             yield work(contestant)
 
-    return _turns(contestants, task, [again(c) for c in contestants], 1, rounds, compare, profile)
+    return _turns(contestants, task, [again(c) for c in contestants], 1, rounds, compare, profile, conditions)
 
 
 def _turns(
@@ -114,6 +119,7 @@ def _turns(
     turns: int,
     compare: Compare,
     profile: Profile | None,
+    conditions: Conditions,
 ) -> Result:
     """Advances every walk by one step a turn, who begins alternating. The first ``warm_up`` turns are not timed, and what is
     profiled is one more turn of ours."""
@@ -124,16 +130,18 @@ def _turns(
         found: dict[str, object] = {}
         order = list(zip(names, walks, strict=True))
         for name, walk in order if turn % 2 else reversed(order):
-            peak = PeakMemory()
+            conditions.wait()
+            peak = conditions.peak_memory()
             wall, cpu = time.perf_counter(), time.process_time()
             found[name] = next(walk)
+            conditions.wait()
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             if turn >= warm_up:
                 result.wall_ms[name].append(wall * 1e3)
                 result.cpu_ms[name].append(cpu * 1e3)
                 result.extra_mib[name] = max(result.extra_mib.get(name, 0.0), peak.extra_mib())
         if len(contestants) > 1:
-            remarks.append(compare([found[name] for name in names]))
+            remarks.append(compare([found[name] for name in names], conditions))
     if profile is not None:
         result.profile = profile(lambda: next(walks[0]))
     if remarks:
@@ -142,45 +150,27 @@ def _turns(
     return result
 
 
-def _compare_embeddings(found: list) -> tuple[str, bool]:
-    ours, peer = found
+def _compare_embeddings(found: list, conditions: Conditions) -> tuple[str, bool]:
+    ours, peer = (embedding.float() for embedding in found)
     error = float((ours - peer).norm() / peer.norm())
-    return f"relative difference {error:.1e}", error < 1e-4
+    return f"relative difference {error:.1e}", error < conditions.same_embedding
 
 
-def _compare_logits(found: list) -> tuple[str, bool]:
+def _compare_logits(found: list, conditions: Conditions) -> tuple[str, bool]:
     """Mean IoU of the masks of one frame; an object that both call absent counts as 1."""
     ours, peer = (logits > 0 for logits in found)
     both, either = (ours & peer).flatten(1).sum(1), (ours | peer).flatten(1).sum(1)
     mean = float(torch.where(either > 0, both / either.clamp(min=1), 1.0).mean())
     difference = float((found[0] - found[1]).abs().max())
-    return f"mask IoU {mean:.5f}, logits within {difference:.1e}", mean >= _SAME_MASK
+    return f"mask IoU {mean:.5f}, logits within {difference:.1e}", mean >= conditions.same_mask
 
 
-def _compare_masks(found: list) -> tuple[str, bool]:
-    """Automatic masks: as many, and each with a twin."""
+def _compare_masks(found: list, conditions: Conditions) -> tuple[str, bool]:
+    """Automatic masks: as many, and those of the fewer each with a twin among the others."""
     ours, peer = found
     if not ours or not peer:
         return f"{len(ours)} and {len(peer)} masks", len(ours) == len(peer)
-    overlap = iou(peer, ours)
-    mean = float(overlap.max(axis=1).mean())
-    return f"{len(ours)} and {len(peer)} masks, IoU {mean:.5f}", len(ours) == len(peer) and mean >= _SAME_MASK
-
-
-class PeakMemory:
-    """The largest resident memory since it was made, beyond what was resident then; NaN where the system does not tell."""
-
-    def __init__(self) -> None:
-        try:
-            Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak begins anew
-            self.before = self._read("VmRSS")
-        except OSError:
-            self.before = math.nan
-
-    def extra_mib(self) -> float:
-        return math.nan if math.isnan(self.before) else self._read("VmHWM") - self.before
-
-    @staticmethod
-    def _read(field: str) -> float:
-        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-        return int(line.split()[1]) / 1024
+    fewer, more = sorted((peer, ours), key=len)
+    mean = float(iou(fewer, more).max(axis=1).mean())
+    as_many = len(more) - len(fewer) <= conditions.same_count * len(more)
+    return f"{len(ours)} and {len(peer)} masks, IoU {mean:.5f}", as_many and mean >= conditions.same_proposal

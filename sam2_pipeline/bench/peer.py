@@ -25,7 +25,7 @@ def is_installed() -> bool:
 
 
 class PypiSam2:
-    """The reference, float32, with the weights of one of our models."""
+    """The reference with the weights of one of our models, on its device; the precision is what surrounds the calls."""
 
     def __init__(self, ours: Sam2):
         from sam2 import sam2_video_predictor

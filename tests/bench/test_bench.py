@@ -10,10 +10,12 @@ import torch
 
 from sam2_pipeline.bench import measure, scene
 from sam2_pipeline.bench.cli import main, make_model
+from sam2_pipeline.bench.conditions import Conditions
 from sam2_pipeline.bench.contestants import Ours
 from sam2_pipeline.bench.measure import Result, Sizes
 from sam2_pipeline.bench.profiling import profiled
-from sam2_pipeline.masklets.rle import Rle
+from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.masklets.rle import Rle, encode
 from sam2_pipeline.model.sam2 import Sam2
 
 TINY = Sizes(image_size=128, rounds=3, frames=3, points_per_side=2, objects=(1, 2))
@@ -105,3 +107,85 @@ def test_a_profile_names_parts_of_the_model_and_operators(model: Sam2) -> None:
     assert any(line.endswith("encode_frames") for line in lines) and any("aten::" in line for line in lines)
     assert not any("attend_memory" in line for line in lines), "what did not run is not there"
     assert model.encode_frames.__func__ is Sam2.encode_frames, "and the model is as it was"  # type: ignore[attr-defined]
+
+
+BFLOAT16 = Conditions(torch.device("cpu"), torch.bfloat16)
+
+
+def test_conditions_are_chosen_by_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert Conditions.chosen("cpu", None) == Conditions() == measure.CPU
+    assert Conditions.chosen("cuda:1", None) == Conditions(torch.device("cuda:1"), torch.bfloat16)
+    assert Conditions.chosen("cuda", "float32").exact and not BFLOAT16.exact
+    assert BFLOAT16.same_mask < Conditions().same_mask
+
+
+@pytest.mark.parametrize(
+    ("arguments", "devices", "said"),
+    [
+        (["--device", "cuda"], 0, "device is 'cuda', but PyTorch .* sees 0 CUDA devices"),
+        (["--device", "cuda:1"], 1, "device is 'cuda:1', but PyTorch .* sees 1 CUDA devices"),
+        (["--device", "tpu"], 1, "device is 'tpu', expected cpu, cuda or cuda:N"),
+        (["--device", "cuda:x"], 1, "device is 'cuda:x', expected cpu, cuda or cuda:N"),
+        (["--device", "cuda", "--profile"], 1, "--profile tells where CPU time goes"),
+        (["--device", "cuda", "--peer", "onnxruntime"], 1, "--peer onnxruntime runs on the CPU in float32"),
+        (["--dtype", "bfloat16", "--peer", "onnxruntime"], 0, "not with cpu and torch.bfloat16"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    arguments: list[str], devices: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+    with pytest.raises(ConfigError, match=said):
+        main(["--quick", *arguments])
+
+
+def test_bfloat16_surrounds_everyone_and_ends() -> None:
+    model = make_model("sam2.1_hiera_tiny", None, 128, BFLOAT16)
+    seen = []
+
+    class Listening(Twin):
+        def encode(self, image_13SS: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().encode(image_13SS)
+
+    with BFLOAT16.applied():
+        [encoder, *_] = measure.measure([Ours(model), Listening(model)], TINY, conditions=BFLOAT16)
+    assert encoder.agrees and seen and all(seen)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_float32_is_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    with Conditions().applied():
+        assert not torch.backends.cudnn.allow_tf32
+    with BFLOAT16.applied():
+        assert torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_clocks_wait_for_the_device() -> None:
+    happened = []
+
+    class Waiting(Conditions):
+        def wait(self) -> None:
+            happened.append("wait")
+
+    def walk() -> Iterator[int]:
+        while True:
+            happened.append("work")
+            yield 0
+
+    class Nobody:
+        name = "nobody"
+
+    measure._turns([Nobody()], "task", [walk()], 1, 2, lambda *_: ("", True), None, Waiting())  # type: ignore[list-item]
+    assert happened == ["wait", "work", "wait"] * 3
+
+
+def test_rounding_decides_about_masks_at_the_threshold() -> None:
+    """In bfloat16 one of eleven automatic masks may be missing; in float32 none."""
+    squares = [encode(np.repeat(row[None], 4, axis=0)) for row in np.eye(11, dtype=bool)]
+    assert measure._compare_masks([squares, squares[1:]], BFLOAT16)[1]
+    assert not measure._compare_masks([squares, squares[1:]], Conditions())[1]
+    assert not measure._compare_masks([squares, squares[3:]], BFLOAT16)[1]
