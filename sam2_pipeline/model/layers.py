@@ -16,7 +16,7 @@ def learned(*shape: int) -> nn.Parameter:
 
 
 def constant(values: Sequence[float], device: torch.device) -> Tensor:
-    """A vector on the device; the same one for the same values: a copy would wait for the device, and no CUDA graph may hold one."""
+    """A vector on the device, the same one for the same values: copying waits for the device, and no CUDA graph may hold that."""
     return _constant(tuple(values), device)
 
 
