@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sam2_pipeline.model.image_encoder import FrameFeatures, normalise
 from sam2_pipeline.model.layers import constant, resize_maps
@@ -21,6 +22,10 @@ from sam2_pipeline.training.decoding import Candidates, decode_candidates
 from sam2_pipeline.training.loading import Batch
 from sam2_pipeline.training.losses import Losses, mask_losses, nothing
 from sam2_pipeline.training.settings import LossSection
+
+
+# Without cuDNN's: the one run with it met a gradient that was not finite (H200, PyTorch 2.11, bfloat16); those without it met none.
+_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ class ClipLearner(nn.Module):
 
     def forward(self, batch: Batch, rows: Tensor | float | None = None) -> Outcome:
         """``rows``: how many rows this step has on average per worker, if there are several workers."""
-        with input_size(self.model, batch.plan.size):
+        with input_size(self.model, batch.plan.size), sdpa_kernel(_ATTENTION):
             return _Lesson(self.model, self.loss, batch, len(batch.lanes_N) if rows is None else rows).run()
 
 

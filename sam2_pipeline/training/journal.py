@@ -19,9 +19,13 @@ _PREDICTED, _TRUE = (255, 60, 60), (60, 255, 90)
 
 
 class Journal:
-    """``log.csv`` in ``folder``, continued from step ``first_step``: lines of steps that will be done again are dropped."""
+    """``log.csv`` in ``folder``, continued from step ``first_step``: lines of steps that will be done again are dropped.
 
-    columns = ("step", "total", "focal", "dice", "iou", "presence", "overlap", "rate", "norm", "skipped", "seconds")
+    Among the columns: ``skipped`` clips, ``lost`` steps (their gradient was not finite), seconds ``waited`` for clips.
+    """
+
+    columns = ("step", "total", "focal", "dice", "iou", "presence", "overlap", "rate", "norm", "skipped", "lost",
+               "waited", "seconds")  # fmt: skip
 
     def __init__(self, folder: Path, first_step: int) -> None:
         self.path = folder / "log.csv"

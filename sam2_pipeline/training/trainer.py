@@ -4,7 +4,8 @@ In its folder: ``checkpoint.pt`` (to continue), ``log.csv``, ``pictures/``, ``se
 ``weights.safetensors``, which `load_model` takes.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from sam2_pipeline.training.saving import Reached, resume, save, save_weights, w
 from sam2_pipeline.training.schedule import Schedule
 from sam2_pipeline.training.settings import TrainConfig
 
+_LOST_IN_A_ROW = 5  # steps without a finite gradient after which there is no hope
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -46,7 +49,7 @@ def train(config: TrainConfig, report: Callable[[Progress], None] | None = None)
     Raises:
         ConfigError: settings that do not fit, or data to learn nothing from.
         CheckpointError: weights to start from, or a run to continue, that cannot be read.
-        PipelineError: the loss is no longer a number. The last checkpoint stays as it is.
+        PipelineError: the loss is no longer a number, step after step. The last checkpoint stays as it is.
     """
     return Trainer(config, report or (lambda _: None)).run()
 
@@ -79,7 +82,10 @@ class Trainer:
         if self.world > 1:
             # Which parameters take part differs from step to step (mask prompts, memory), but not between workers.
             self.learner = DistributedDataParallel(self.learner, find_unused_parameters=True)
-        self.failed_step = torch.full((), -1, device=self.model.device)
+        # Looked at when something is logged or saved: a look at every step would keep the device waiting.
+        self.lost = torch.zeros((), dtype=torch.long, device=self.model.device)
+        self.lost_in_a_row = torch.zeros_like(self.lost)
+        self.waited = 0.0
         self.graphs = None
         if config.run.cuda_graphs and self.world == 1 and self.model.device.type == "cuda":
             self.graphs = GraphedSteps(learner, self.trained)
@@ -90,7 +96,7 @@ class Trainer:
             self.journal = Journal(self.folder, self.step)
         saved = self.step
         newest: list[Material] = []
-        for material in self.materials:
+        for material in self._materials():
             if self.graphs is not None and newest and newest[-1].stage != material.stage:
                 self.graphs.forget()
             newest = [*(one for one in newest if one.stage == material.stage), material.to(self.model.device)]
@@ -104,15 +110,26 @@ class Trainer:
                     break
                 # In turn: one and the same batch many times in a row would be learnt by heart.
                 self._take_step(newest[-1 - repeat % len(newest)].batch(repeat))
-            # Between two batches, and nowhere else: a run is continued with the next one.
-            if self.step // self.config.run.save_every > saved // self.config.run.save_every:
+            # Between two batches, and nowhere else: a run is continued with the next one. And not while steps are being lost.
+            if self.step // self.config.run.save_every > saved // self.config.run.save_every and not int(self.lost_in_a_row):
                 self._save()
                 saved = self.step
         if saved != self.step:
+            self._check(most=1)
             self._save()
         if self.rank == 0:
             return save_weights(self.folder, self.slow)
         return self.folder / "weights.safetensors"
+
+    def _materials(self) -> Iterator[Material]:
+        """What the loaders give, and how long they were waited for."""
+        while True:
+            begun = time.monotonic()
+            material = next(self.materials, None)
+            self.waited += time.monotonic() - begun
+            if material is None:
+                return
+            yield material
 
     def _take_step(self, batch: Batch) -> None:
         outcome, norm = self._learn(batch)
@@ -133,19 +150,24 @@ class Trainer:
             self.optimizer.zero_grad()
             outcome.losses.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.optim.clip)
-        # Looked at when something is logged or saved: a look at every step would keep the device waiting.
-        failed = ~norm.isfinite() & (self.failed_step < 0)
-        self.failed_step = torch.where(failed, self.step, self.failed_step)
+        self._lose_unless(norm.isfinite())
         self.optimizer.step()
         self.slow.follow(self.step)
         return outcome, norm
 
-    def _check(self) -> None:
-        """With the gradients summed over workers, all of them see the same norm, and stop at the same step."""
-        if (step := int(self.failed_step)) >= 0:
+    def _lose_unless(self, finite: Tensor) -> None:
+        """A step whose gradient is not finite has none. With the gradients summed over workers, it is so for all of them."""
+        self.lost += ~finite
+        self.lost_in_a_row = torch.where(finite, 0, self.lost_in_a_row + 1)
+        for parameter in self.trained:
+            if parameter.grad is not None:
+                torch.nan_to_num_(parameter.grad, 0.0, 0.0, 0.0)
+
+    def _check(self, most: int = _LOST_IN_A_ROW) -> None:
+        if (lost := int(self.lost_in_a_row)) >= most:
             raise PipelineError(
-                f"step {step}: the gradient is not finite, expected that it is; nothing since the last checkpoint was kept. "
-                "Lower optim.lr or optim.clip, and continue"
+                f"step {self.step}: the gradients of {lost} steps in a row are not finite, expected that they are; nothing since "
+                "the last checkpoint was kept. Lower optim.lr or optim.clip, and continue"
             )
 
     def _logged(self, outcome: Outcome, norm: Tensor) -> dict[str, float] | None:
@@ -153,16 +175,13 @@ class Trainer:
             return None
         self._check()
         parts = {name: self._mean(getattr(outcome.losses, name).detach()) for name in outcome.losses.__slots__}
-        seconds = self.schedule.seconds
-        values = numbers(
-            {"step": self.step, **parts, "rate": self.share, "norm": norm, "skipped": self.skipped, "seconds": seconds}
-        )
+        counts = {"skipped": self.skipped, "lost": int(self.lost), "waited": self.waited, "seconds": self.schedule.seconds}
+        values = numbers({"step": self.step, **parts, "rate": self.share, "norm": norm, **counts})
         if self.rank == 0:
             self.journal.add(values)
         return values
 
     def _save(self) -> None:
-        self._check()
         if self.rank == 0:
             reached = Reached(self.step, self.skipped, self.schedule.seconds)
             save(self.folder, self.model, self.slow, self.optimizer, self.config, reached)

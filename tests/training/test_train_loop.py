@@ -12,6 +12,7 @@ import torch
 from sam2_pipeline import cli
 from sam2_pipeline.errors import CheckpointError, ConfigError, PipelineError
 from sam2_pipeline.model.checkpoint import build_model, load_model
+from sam2_pipeline.training import trainer
 from sam2_pipeline.training.settings import TrainConfig
 from sam2_pipeline.training.trainer import Progress, train
 
@@ -28,7 +29,7 @@ def config(folder, *overrides: str) -> TrainConfig:
 
 def log(folder) -> list[dict[str, str]]:
     with open(folder / "log.csv", newline="") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+        return [{k: v for k, v in row.items() if k not in ("seconds", "waited")} for row in csv.DictReader(file)]
 
 
 def test_one_clip_is_learnt_by_heart(tmp_path):
@@ -73,20 +74,26 @@ def test_the_weights_can_be_loaded_and_started_from(tmp_path):
     assert not torch.equal(loaded.sam_mask_decoder.mask_tokens.weight, then.sam_mask_decoder.mask_tokens.weight)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tmp_path, monkeypatch):
-    from sam2_pipeline.training import trainer
-
+def test_a_loss_that_is_no_number_is_lost_and_stops_the_run_if_it_stays_so(tmp_path):
     before = []
 
     def report(progress: Progress) -> None:
-        if progress.step == 3:  # after step 2 was saved
-            before.append((tmp_path / "checkpoint.pt").read_bytes())
-            with torch.no_grad():
-                running.model.image_encoder.neck.convs[1].conv.bias.fill_(float("nan"))
+        bias = running.model.image_encoder.neck.convs[1].conv.bias
+        with torch.no_grad():
+            if progress.step == 1:
+                kept.append(bias.clone())
+                bias.fill_(float("nan"))
+            elif progress.step == 2:
+                bias.copy_(kept[0])
+            elif progress.step == 5:  # after step 4 was saved
+                before.append((tmp_path / "checkpoint.pt").read_bytes())
+                bias.fill_(float("nan"))
 
-    running = trainer.Trainer(config(tmp_path), report)
-    with pytest.raises(PipelineError, match="step 3: the gradient is not finite"):
+    kept: list[torch.Tensor] = []
+    running = trainer.Trainer(config(tmp_path, "optim.steps=12", "run.save_every=4"), report)
+    with pytest.raises(PipelineError, match="the gradients of 5 steps in a row are not finite"):
         running.run()
+    assert [row["lost"] for row in log(tmp_path)][:6] == ["0", "1", "1", "1", "1", "2"]
     assert (tmp_path / "checkpoint.pt").read_bytes() == before[0]
 
 
