@@ -23,8 +23,7 @@ from sam2_pipeline.training.loading import Batch
 from sam2_pipeline.training.losses import Losses, mask_losses, nothing
 from sam2_pipeline.training.settings import LossSection
 
-
-# Without cuDNN's: the one run with it met a gradient that was not finite (H200, PyTorch 2.11, bfloat16); those without it met none.
+# Without cuDNN's: a run with it met a gradient that was not finite (H200, PyTorch 2.11, bfloat16), those without it did not.
 _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
