@@ -64,8 +64,9 @@ def test_wrong_settings_are_named(override, message):
         TrainConfig.load(None, override.split())
 
 
-def test_the_shipped_settings_are_valid(request):
-    loaded = TrainConfig.load(str(request.config.rootpath / "configs" / "train_synthetic.yaml"))
+@pytest.mark.parametrize("name", ["train_synthetic", "train_memory"])
+def test_the_shipped_settings_are_valid(request, name):
+    loaded = TrainConfig.load(str(request.config.rootpath / "configs" / f"{name}.yaml"))
     assert loaded.model.config.image_size == 256
 
 
