@@ -28,7 +28,8 @@ from sam2_pipeline.training.synthetic_options import SceneOptions
 
 CLIPS = 3  # of the first seeds, which no training uses
 SCENES = SceneOptions(size=(288, 384), frames=24, fps=24, objects=(3, 4))
-SEARCH = {"generate.points_per_side": 16, "generate.crop_grids": []}  # enough for a few objects on small pictures
+# Enough for a few objects on small pictures; a small model often finds an object by several of its parts, and follows the whole.
+SEARCH = {"generate.points_per_side": 16, "generate.crop_grids": [], "identity.apply": "always"}
 CAPTIONS = ("masklets", "truth (white: missed)")
 _SHOWN_FRAMES = 4  # of a clip on the sheet
 _SHEET_WIDTH = 320  # pixels of a picture there
