@@ -1,6 +1,7 @@
 """Training on Ray Train: takes the arguments of `sam2-pipeline train`, and the number of workers.
 
-    ray job submit --working-dir . -- python jobs/train.py --workers 8 --config configs/train_synthetic.yaml --output /shared/out
+    ray job submit --working-dir . -- python jobs/train.py --workers 8 --output /shared/out \\
+        --config configs/train_synthetic.yaml --set optim.minutes=null
 
 Every batch is shared by all workers, so the batch sizes must be multiples of their number, and results do not depend on it.
 The output folder must be the same place on all machines. A run that lost a worker, or was killed, continues when it is
@@ -37,6 +38,7 @@ def main() -> int:
     from sam2_pipeline.errors import ConfigError
     from sam2_pipeline.training.saving import WEIGHTS
     from sam2_pipeline.training.settings import TrainConfig
+    from sam2_pipeline.training.trainer import check_workers
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", metavar="FILE", help="settings in YAML; see configs/train_synthetic.yaml")
@@ -49,6 +51,7 @@ def main() -> int:
     output = Path(options.output).expanduser().absolute()
     try:
         config = TrainConfig.load(options.config, [*options.set, f"run.output='{output}'"])
+        check_workers(config, options.workers)
     except ConfigError as error:
         parser.error(str(error))
     ray.init(address=options.ray, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}}, log_to_driver=True)

@@ -15,15 +15,15 @@ def learned(*shape: int) -> nn.Parameter:
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
 
 
-def constant(values: Sequence[float], device: torch.device) -> Tensor:
+def constant(values: Sequence[float], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
     """A vector on the device, the same one for the same values: copying waits for the device, and no CUDA graph may hold that."""
-    return _constant(tuple(values), device)
+    return _constant(tuple(values), device, dtype)
 
 
 @lru_cache(maxsize=1024)
 @torch.inference_mode(False)  # what was first needed in inference mode must serve training too
-def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    return torch.tensor(values, device=device)
+def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.tensor(values, device=device, dtype=dtype)
 
 
 class LayerNorm2d(nn.Module):

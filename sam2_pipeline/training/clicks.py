@@ -49,5 +49,5 @@ def boxes(truth_NSS: Tensor, draws_N4: Tensor) -> tuple[Tensor, Tensor]:
         edges.append(torch.stack((low, high), dim=1).float())
     corners = torch.stack(edges, dim=-1)  # [N, 2 corners, 2 axes]
     noise = (2 * draws_N4.view(-1, 2, 2) - 1) * _BOX_NOISE * (corners[:, 1:] - corners[:, :1])
-    labels = constant((BOX_TOP_LEFT, BOX_BOTTOM_RIGHT), truth_NSS.device).expand(len(truth_NSS), -1)
+    labels = constant((BOX_TOP_LEFT, BOX_BOTTOM_RIGHT), truth_NSS.device, torch.long).expand(len(truth_NSS), -1)
     return (corners + noise).clamp(0, side - 1), labels

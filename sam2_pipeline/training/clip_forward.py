@@ -148,7 +148,7 @@ class _Lesson:
         times = constant([age / plan.pointer_span for _, age in plan.pointers], device)
         return MemoryBatch(
             torch.stack([known[frame].memory_NTC for frame, _ in plan.maps], dim=1),
-            constant([row for _, row in plan.maps], device).expand(N, -1),
+            constant([row for _, row in plan.maps], device, torch.long).expand(N, -1),
             torch.stack(pointers, dim=1) if pointers else torch.zeros(N, 0, self.model.config.hidden_dim, device=device),
             times.expand(N, -1),
         )

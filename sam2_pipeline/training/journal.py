@@ -21,7 +21,8 @@ _PREDICTED, _TRUE = (255, 60, 60), (60, 255, 90)
 class Journal:
     """``log.csv`` in ``folder``, continued from step ``first_step``: lines of steps that will be done again are dropped.
 
-    Among the columns: ``skipped`` clips, ``lost`` steps (their gradient was not finite), seconds ``waited`` for clips.
+    Among the columns: ``skipped`` clips, ``lost`` steps (their gradient was not finite), seconds ``waited`` for clips
+    since the run was started or continued.
     """
 
     columns = ("step", "total", "focal", "dice", "iou", "presence", "overlap", "rate", "norm", "skipped", "lost",

@@ -18,10 +18,9 @@ from sam2_pipeline.training.clip_sources import open_clips
 from sam2_pipeline.training.clips import Clip, ClipRequest, ClipSource
 from sam2_pipeline.training.schedule import Schedule
 from sam2_pipeline.training.settings import TrainConfig
-from sam2_pipeline.training.steps import StepPlan, plan_step
+from sam2_pipeline.training.steps import StepPlan, Stream, plan_step
 
 _ATTEMPTS = 50  # clips in a row that may be unfit
-_ORDER, _CLIP = 2, 3  # streams of random numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +127,7 @@ class Examples(Dataset[Example]):
         step, slot = place
         config, plan, data = self.config, plan_step(self.config, step), self.config.data
         position = step * max(data.batch, data.image_batch or 0) + slot
-        rng = default_rng([config.run.seed, _CLIP, step, slot])
+        rng = default_rng([config.run.seed, Stream.CLIP, step, slot])
         clip, skipped = self._next_clip(position // data.views, plan, rng)
         clip = cut_out(clip, data.zoom, data.min_area, rng)
         frames, masks = square_clip(clip, plan.size)
@@ -167,7 +166,7 @@ class Examples(Dataset[Example]):
 
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, length: int) -> np.ndarray:
-    return default_rng([seed, _ORDER, epoch]).permutation(length)
+    return default_rng([seed, Stream.ORDER, epoch]).permutation(length)
 
 
 def collate(stage: int, plans: tuple[StepPlan, ...], examples: Sequence[Example]) -> Material:

@@ -20,10 +20,11 @@ CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"
 
 
 class Reached(NamedTuple):
-    """How far a run has come: the step to go on with, clips skipped, seconds taken."""
+    """How far a run has come: the step to go on with, clips skipped, steps lost, seconds taken."""
 
     step: int = 0
     skipped: int = 0
+    lost: int = 0
     seconds: float = 0.0
 
 

@@ -1,13 +1,22 @@
 """What one step of training does, from the seed and its number alone: nothing has to be remembered to continue a run."""
 
 from dataclasses import dataclass
+from enum import IntEnum, unique
 from typing import Literal
 
 from numpy.random import default_rng
 
 from sam2_pipeline.training.settings import TrainConfig
 
-_CLIPS, _PROMPTS = 1, 3  # streams of random numbers
+
+@unique
+class Stream(IntEnum):
+    """Streams of random numbers, by what is drawn from them: after the run's seed, before the numbers of step and clip."""
+
+    STEP = 1
+    ORDER = 2
+    CLIP = 3
+    PROMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +49,10 @@ class StepPlan:
 def plan_step(config: TrainConfig, step: int, repeat: int = 0) -> StepPlan:
     """The plan of step number ``step + repeat``, which looks at the clips of step number ``step``."""
     data, prompts = config.data, config.prompts
-    rng = default_rng([config.run.seed, _CLIPS, step])
+    rng = default_rng([config.run.seed, Stream.STEP, step])
     size = int(rng.choice(data.image_sizes)) if data.image_sizes else config.model.config.image_size
     single = bool(data.frames == 1 or rng.random() < data.image_share)
-    rng = default_rng([config.run.seed, _PROMPTS, step + repeat])
+    rng = default_rng([config.run.seed, Stream.PROMPTS, step + repeat])
     draw = rng.random()
     prompt: Literal["click", "box", "mask"] = "click"
     if draw < prompts.mask + prompts.box:

@@ -60,10 +60,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, report: Callable[[Progress], None]) -> None:
         self.config, self.report = config, report
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        if self.world > 1 and config.optim.minutes is not None:
-            raise ConfigError(
-                f"optim.minutes is {config.optim.minutes}, expected none with {self.world} workers, but optim.steps"
-            )
+        check_workers(config, self.world)
         self.folder = Path(config.run.output).expanduser()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -74,8 +71,9 @@ class Trainer:
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self.model, config.optim)
         self.slow = SlowCopy(self.model, config.optim.ema, config.optim.ema_ramp)
-        self.step, self.skipped, seconds = resume(self.folder, self.model, self.slow, self.optimizer, config)
-        self.schedule = Schedule(config, seconds)
+        reached = resume(self.folder, self.model, self.slow, self.optimizer, config)
+        self.step, self.skipped = reached.step, reached.skipped
+        self.schedule = Schedule(config, reached.seconds)
         self.materials = materials(self.schedule, self.step, self.rank, self.world)
         learner = ClipLearner(self.model, config.loss)
         self.learner: nn.Module = learner
@@ -83,9 +81,10 @@ class Trainer:
             # Which parameters take part differs from step to step (mask prompts, memory), but not between workers.
             self.learner = DistributedDataParallel(self.learner, find_unused_parameters=True)
         # Looked at when something is logged or saved: a look at every step would keep the device waiting.
-        self.lost = torch.zeros((), dtype=torch.long, device=self.model.device)
+        self.lost = torch.tensor(reached.lost, device=self.model.device)
         self.lost_in_a_row = torch.zeros_like(self.lost)
         self.waited = 0.0
+        self.newest: list[Material] = []
         self.graphs = None
         if config.run.cuda_graphs and self.world == 1 and self.model.device.type == "cuda":
             self.graphs = GraphedSteps(learner, self.trained)
@@ -95,21 +94,9 @@ class Trainer:
             write_whole(self.folder / "settings.yaml", yaml.safe_dump(to_plain(self.config), sort_keys=False).encode())
             self.journal = Journal(self.folder, self.step)
         saved = self.step
-        newest: list[Material] = []
         for material in self._materials():
-            if self.graphs is not None and newest and newest[-1].stage != material.stage:
-                self.graphs.forget()
-            newest = [*(one for one in newest if one.stage == material.stage), material.to(self.model.device)]
-            repeats = len(material.plans)
-            newest = newest[-repeats:]
-            if material.step < self.step:  # of a run that is continued: it has been the newest
-                continue
-            self.skipped += self._sum(material.skipped)
-            for repeat in range(repeats):
-                if self.schedule.over(self.step):
-                    break
-                # In turn: one and the same batch many times in a row would be learnt by heart.
-                self._take_step(newest[-1 - repeat % len(newest)].batch(repeat))
+            for batch in self._batches(material):
+                self._take_step(batch)
             # Between two batches, and nowhere else: a run is continued with the next one. And not while steps are being lost.
             if self.step // self.config.run.save_every > saved // self.config.run.save_every and not int(self.lost_in_a_row):
                 self._save()
@@ -130,6 +117,22 @@ class Trainer:
             if material is None:
                 return
             yield material
+
+    def _batches(self, material: Material) -> Iterator[Batch]:
+        """Those of the steps for which the material is the newest: of it and of those before it in its stage, in turn. One batch
+        many times in a row would be learnt by heart."""
+        if self.newest and self.newest[-1].stage != material.stage:
+            self.newest = []
+            if self.graphs is not None:
+                self.graphs.forget()
+        self.newest = [*self.newest, material.to(self.model.device)][-len(material.plans) :]
+        if material.step < self.step:  # of a run that is continued: its steps have been taken
+            return
+        self.skipped += self._sum(material.skipped)
+        for repeat in range(len(material.plans)):
+            if self.schedule.over(self.step):
+                return
+            yield self.newest[-1 - repeat % len(self.newest)].batch(repeat)
 
     def _take_step(self, batch: Batch) -> None:
         outcome, norm = self._learn(batch)
@@ -183,7 +186,7 @@ class Trainer:
 
     def _save(self) -> None:
         if self.rank == 0:
-            reached = Reached(self.step, self.skipped, self.schedule.seconds)
+            reached = Reached(self.step, self.skipped, int(self.lost), self.schedule.seconds)
             save(self.folder, self.model, self.slow, self.optimizer, self.config, reached)
 
     def _sum(self, count: int) -> int:
@@ -199,6 +202,14 @@ class Trainer:
             value = value.clone()
             dist.all_reduce(value)
         return value / self.world
+
+
+def check_workers(config: TrainConfig, workers: int) -> None:
+    """Raises `ConfigError` for settings with which so many workers cannot train together."""
+    if workers > 1 and config.optim.minutes is not None:
+        raise ConfigError(
+            f"optim.minutes is {config.optim.minutes}, expected null with {workers} workers, as clocks differ: give optim.steps"
+        )
 
 
 def start_model(config: TrainConfig) -> Sam2:

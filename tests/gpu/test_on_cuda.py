@@ -192,3 +192,32 @@ def test_a_step_of_training_in_bfloat16(tmp_path: Path) -> None:
     with open(tmp_path / "log.csv", newline="") as file:
         [row] = csv.DictReader(file)
     assert weights.exists() and math.isfinite(float(row["total"]))
+
+
+def test_a_graph_gives_the_gradients_of_its_kernels() -> None:
+    """A batch of pictures and one of clips: twice kernel by kernel, then recorded, then replayed after another batch was."""
+    from sam2_pipeline.model.checkpoint import build_model
+    from sam2_pipeline.training.clip_forward import ClipLearner
+    from sam2_pipeline.training.graphs import GraphedSteps
+    from sam2_pipeline.training.loading import materials
+    from sam2_pipeline.training.schedule import Schedule
+    from sam2_pipeline.training.settings import TrainConfig
+
+    prompts = "prompts={mask: 0.0, box: 0.0, corrections: 1, conditioning_frames: 1, corrected_frames: 1}"
+    common = ("data.batch=2", "data.size=96", "data.image_sizes=[128]", "data.loaders=0", "data.objects=2", prompts,
+              "run.cuda_graphs=true", "optim.steps=2")  # fmt: skip
+    model = build_model("sam2_pipeline_small", device=DEVICE).train()
+    parameters = list(model.parameters())
+    for frames in (1, 3):
+        config = TrainConfig.load(None, [*common, f"data.frames={frames}", "data.image_share=0"])
+        one, other = (material.to(torch.device(DEVICE)).batch(0) for material in materials(Schedule(config), 0))
+        steps = GraphedSteps(ClipLearner(model, config.loss), parameters)
+        found = []
+        for batch in (one, one, other, one):
+            outcome = steps.backward(batch)
+            found.append((outcome.losses.total.item(), [None if p.grad is None else p.grad.clone() for p in parameters]))
+        (loss, gradients), _, (another, _), (replayed, again) = found
+        assert replayed == pytest.approx(loss, rel=1e-4) and another != pytest.approx(loss, rel=1e-4)
+        for a, b in zip(gradients, again, strict=True):
+            assert (a is None) == (b is None)
+            assert a is None or b is None or (a - b).norm() <= 1e-3 * a.norm() + 1e-6

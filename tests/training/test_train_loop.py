@@ -63,6 +63,23 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(tmp_path):
     assert sorted(p.name for p in (whole / "pictures").iterdir()) == ["0000003.png", "0000006.png"]
 
 
+def test_a_stopped_run_finds_what_its_steps_look_back_at(tmp_path):
+    """Stages, and batches that serve several steps in turn with those before them."""
+    stages = "stages=[{share: 0.5, data: {frames: 1, repeats: 2}}, {share: 0.5, data: {repeats: 3}}]"
+    settings = ("optim.steps=12", "run.save_every=3", stages)
+    train(config(tmp_path / "whole", *settings))
+
+    def stop(progress: Progress) -> None:
+        if progress.step in (5, 11):
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(config(tmp_path / "stopped", *settings), stop)
+    train(config(tmp_path / "stopped", *settings))
+    assert log(tmp_path / "stopped") == log(tmp_path / "whole") and len(log(tmp_path / "whole")) == 12
+
+
 def test_the_weights_can_be_loaded_and_started_from(tmp_path):
     weights = train(config(tmp_path / "a", "optim.steps=1"))
     assert weights.stat().st_size < 16e6
@@ -95,6 +112,7 @@ def test_a_loss_that_is_no_number_is_lost_and_stops_the_run_if_it_stays_so(tmp_p
         running.run()
     assert [row["lost"] for row in log(tmp_path)][:6] == ["0", "1", "1", "1", "1", "2"]
     assert (tmp_path / "checkpoint.pt").read_bytes() == before[0]
+    assert trainer.Trainer(config(tmp_path, "optim.steps=12", "run.save_every=4"), lambda _: None).lost == 1  # it is remembered
 
 
 def test_other_settings_or_a_damaged_checkpoint_do_not_continue(tmp_path):

@@ -19,6 +19,7 @@ from sam2_pipeline.io.dataset import MaskletDataset
 from sam2_pipeline.masklets.rle import decode, encode, thin_out
 from sam2_pipeline.model.checkpoint import build_model
 from sam2_pipeline.model.conventions import BACKGROUND, OBJECT
+from sam2_pipeline.model.layers import constant
 from sam2_pipeline.pipeline.driver import run_job
 from sam2_pipeline.pipeline.progress import Reporter
 from sam2_pipeline.training import clicks, clip_sources, schedule
@@ -33,7 +34,7 @@ from sam2_pipeline.training.muon import Muon
 from sam2_pipeline.training.optimizer import freeze, group_of, make_optimizer
 from sam2_pipeline.training.schedule import Schedule, share_of_rate
 from sam2_pipeline.training.settings import LossSection, OptimSection, TrainConfig
-from sam2_pipeline.training.steps import plan_step
+from sam2_pipeline.training.steps import Stream, plan_step
 from sam2_pipeline.training.synthetic import make_scene
 
 SMALL = ("data.batch=2", "data.size=96", "data.image_sizes=[128]", "data.loaders=0", "data.num_scenes=4", "data.frames=3")
@@ -81,6 +82,19 @@ def test_steps_follow_from_seed_and_number_and_have_the_asked_shares():
     assert {len(plan.prompted) for plan in clips} == {1, 2}
     assert all(plan.prompted[0] == 0 and not (plan.prompt == "mask" and plan.corrected) for plan in clips)
     assert all(plan.prompt != "mask" for plan in plans if plan.frames == 1)
+
+
+def test_no_two_things_are_drawn_from_the_same_numbers():
+    """NumPy takes (seed, stream, step) and (seed, stream, step, 0) for the same seed."""
+    first = {stream: default_rng([0, stream, 5]).random() for stream in Stream}
+    assert len(set(first.values())) == len(Stream)
+    assert first[Stream.CLIP] == default_rng([0, Stream.CLIP, 5, 0]).random()  # hence every stream needs a number of its own
+
+
+def test_constants_of_equal_values_keep_their_types():
+    cpu = torch.device("cpu")
+    assert constant([0.0, 1.0], cpu).dtype == torch.float32 and constant([0, 1], cpu, torch.long).dtype == torch.long
+    assert constant([0.0, 1.0], cpu) is constant([0.0, 1.0], cpu)
 
 
 # ---------------------------------------------------------------------------------------------------------------- clips

@@ -62,3 +62,11 @@ def test_the_job_runs_on_ray(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert str(tmp_path / "weights.safetensors") in done.stdout
     assert len(losses(tmp_path)) == 3
+
+
+@pytest.mark.ray
+def test_several_workers_need_a_number_of_steps():
+    """A clock of their own each would end the run at different steps."""
+    command = [sys.executable, str(ROOT / "jobs" / "train.py"), "--workers", "2", "--output", "out", "--set", "optim.minutes=1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "optim.minutes is 1.0, expected null with 2 workers" in done.stderr
