@@ -6,10 +6,9 @@ Shapes: N batch, T map tokens, L other tokens, E inner width, h heads of width e
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2_pipeline.model.layers import eager_on_cpu
+from sam2_pipeline.model.layers import attention, eager_on_cpu
 from sam2_pipeline.model.linear import Linear
 
 # `_attend_narrow_values` holds so many scores at a time (16 MB), and looks at so many keys beforehand.
@@ -52,7 +51,7 @@ class Attention(nn.Module):
         q, k, v = self._heads(self.q_proj(q)), self._heads(self.k_proj(k)), self._heads(self.v_proj(v))
         N = max(q.shape[0], k.shape[0])
         q, k, v = (x.expand(N, -1, -1, -1) for x in (q, k, v))
-        x = F.scaled_dot_product_attention(q, k, v)
+        x = attention(q, k, v)
         return self.out_proj(x.transpose(1, 2).flatten(2))
 
     def _tokens_read_map(self, q_NLD: Tensor, k_NTD: Tensor, v_NTD: Tensor) -> Tensor:
@@ -84,7 +83,7 @@ def attend(q_NQE: Tensor, k_NKE: Tensor, v_NKC: Tensor) -> Tensor:
     narrow = v_NKC.shape[-1] < q_NQE.shape[-1]
     if narrow and eager_on_cpu(q_NQE) and q_NQE.dtype == torch.float32 and not torch.is_grad_enabled():
         return torch.stack([_attend_narrow_values(q, k, v) for q, k, v in zip(q_NQE, k_NKE, v_NKC, strict=True)])
-    return F.scaled_dot_product_attention(q_NQE[:, None], k_NKE[:, None], v_NKC[:, None])[:, 0]
+    return attention(q_NQE[:, None], k_NKE[:, None], v_NKC[:, None])[:, 0]
 
 
 def _attend_narrow_values(q_QE: Tensor, k_KE: Tensor, v_KC: Tensor) -> Tensor:

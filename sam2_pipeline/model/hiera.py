@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2_pipeline.model.config import TrunkConfig
-from sam2_pipeline.model.layers import eager_on_cpu, in_pieces, learned
+from sam2_pipeline.model.layers import attention, eager_on_cpu, in_pieces, learned, learns_on_cpu
 from sam2_pipeline.model.linear import MLP, Linear
 
 _EPS = 1e-6
@@ -46,6 +46,8 @@ def spans(length: int, window: int) -> list[tuple[int, int, int]]:
 
 def pool(x_BHWC: Tensor) -> Tensor:
     """2 x 2 max pooling of channels-last maps."""
+    if learns_on_cpu(x_BHWC):
+        return F.max_pool2d(x_BHWC.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
     x = x_BHWC.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
     x = torch.maximum(x[:, :, 0], x[:, :, 1])  # many times faster on a CPU than a reduction over the small dimensions
     return torch.maximum(x[:, :, :, 0], x[:, :, :, 1])
@@ -113,7 +115,7 @@ class MultiScaleAttention(nn.Module):
             return x_NTC.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
         k, v = keys.chunk(2, dim=-1)
-        x = F.scaled_dot_product_attention(heads(queries), heads(k), heads(v), attn_mask=bias)
+        x = attention(heads(queries), heads(k), heads(v), bias)
         return join_windows(x.transpose(1, 2).flatten(2), query_sides, (q_BHWC.shape[1], q_BHWC.shape[2]))
 
 

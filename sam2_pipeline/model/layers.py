@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _PIECE_TOKENS = 2048  # per thread, see `in_pieces`
+_PLAIN_KEYS = 2048  # see `attention`
 
 
 def learned(*shape: int) -> nn.Parameter:
@@ -40,9 +41,23 @@ class LayerNorm2d(nn.Module):
         return x.permute(0, 3, 1, 2)
 
 
+def attention(q_NhQe: Tensor, k_NhKe: Tensor, v_NhKe: Tensor, bias_QK: Tensor | None = None) -> Tensor:
+    """``softmax(q k^T / sqrt(e) + bias) v``, by PyTorch's fused kernels. In training on a CPU these are slower than the plain
+    form on the way back, above all in bfloat16; where its scores would fill the memory they are used all the same."""
+    if not learns_on_cpu(q_NhQe) or k_NhKe.shape[-2] > _PLAIN_KEYS:
+        return F.scaled_dot_product_attention(q_NhQe, k_NhKe, v_NhKe, attn_mask=bias_QK)
+    scores = q_NhQe * q_NhQe.shape[-1] ** -0.5 @ k_NhKe.mT
+    return (scores if bias_QK is None else scores + bias_QK).softmax(dim=-1) @ v_NhKe
+
+
 def eager_on_cpu(x: Tensor) -> bool:
     """Whether to arrange work for a CPU's caches; compilers and exporters see the plain form, and arrange it themselves."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def learns_on_cpu(x: Tensor) -> bool:
+    """Whether a gradient will be asked of a CPU: what is fast forward may be slow on the way back."""
+    return x.requires_grad and torch.is_grad_enabled() and eager_on_cpu(x)
 
 
 def in_pieces(function: Callable[..., Tensor], x: Tensor, *others: Tensor, dim: int, step: int = 1) -> Tensor:

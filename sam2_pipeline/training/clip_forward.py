@@ -21,6 +21,7 @@ from sam2_pipeline.training.clicks import boxes, correction_clicks, first_clicks
 from sam2_pipeline.training.decoding import Candidates, decode_candidates
 from sam2_pipeline.training.loading import Batch
 from sam2_pipeline.training.losses import Losses, mask_losses, nothing
+from sam2_pipeline.training.pixels import PixelTeacher
 from sam2_pipeline.training.settings import LossSection
 
 # Without cuDNN's: a run with it met a gradient that was not finite (H200, PyTorch 2.11, bfloat16), those without it did not.
@@ -47,14 +48,16 @@ class Outcome:
 class ClipLearner(nn.Module):
     """The model and its teacher; calling it is one training step's forward pass (a module, so that DDP can wrap it)."""
 
-    def __init__(self, model: Sam2, loss: LossSection) -> None:
+    def __init__(self, model: Sam2, loss: LossSection, compiled: bool = False) -> None:
         super().__init__()
         self.model, self.loss = model, loss
+        self.pixels = PixelTeacher(model.config).to(model.device) if loss.pixels else None
+        self.mask_losses = torch.compile(mask_losses, dynamic=True) if compiled else mask_losses
 
     def forward(self, batch: Batch, rows: Tensor | float | None = None) -> Outcome:
         """``rows``: how many rows this step has on average per worker, if there are several workers."""
         with input_size(self.model, batch.plan.size), sdpa_kernel(_ATTENTION):
-            return _Lesson(self.model, self.loss, batch, len(batch.lanes_N) if rows is None else rows).run()
+            return _Lesson(self, batch, len(batch.lanes_N) if rows is None else rows).run()
 
 
 @contextmanager
@@ -78,16 +81,19 @@ def _by_frame(features: FrameFeatures, frames: int) -> list[FrameFeatures]:
 class _Lesson:
     """One batch on its way through the model."""
 
-    def __init__(self, model: Sam2, loss: LossSection, batch: Batch, rows: Tensor | float) -> None:
-        self.model, self.loss, self.batch, self.plan, self.rows = model, loss, batch, batch.plan, rows
+    def __init__(self, learner: ClipLearner, batch: Batch, rows: Tensor | float) -> None:
+        self.learner, self.model, self.batch, self.plan, self.rows = learner, learner.model, batch, batch.plan, rows
         frames = batch.frames_VT3SS
-        self.features = _by_frame(model.encode_frames(normalise(frames.flatten(0, 1))), frames.shape[1])
+        self.features = _by_frame(self.model.encode_frames(normalise(frames.flatten(0, 1))), frames.shape[1])
         self.ground_N11 = batch.ground_N[:, None, None]
         self.prompted: dict[int, Remembered] = {}
         self.tracked: dict[int, Remembered] = {}
         self.losses, self.decodings = nothing(frames.device), 0
 
     def run(self) -> Outcome:
+        taught, joined = self._join_pixels()
+        if not self.plan.prompted:
+            return Outcome(taught, joined)
         order = [*self.plan.prompted, *(t for t in range(self.plan.frames) if t not in self.plan.prompted)]
         for t in order:
             features = self.features[t]
@@ -95,7 +101,20 @@ class _Lesson:
             seen = self._mask_given(features, t) if self._takes_mask(t) else self._looked(features, t)
             (self.prompted if conditioning else self.tracked)[t] = seen
         shown = torch.stack([(self.prompted | self.tracked)[t].logits_NHW.detach() for t in range(self.plan.frames)])
-        return Outcome(self.losses.over(max(self.decodings, 1)), shown)
+        return Outcome(self.losses.over(max(self.decodings, 1)) + taught, shown)
+
+    def _join_pixels(self) -> tuple[Losses, Tensor]:
+        """What pairs of pixels teach, the mean over the frames; and the masks that they make."""
+        taught, teacher, weights = nothing(self.ground_N11.device), self.learner.pixels, self.learner.loss
+        if teacher is None:
+            return taught, taught.total
+        frames = zip(self.features, self.batch.masks_TNSS, self.batch.draws_TNK, strict=True)
+        losses_TN, logits_TNHW = zip(
+            *(teacher.losses(features, self.batch.lanes_N, truth, draws, weights) for features, truth, draws in frames),
+            strict=True,
+        )
+        loss = torch.stack(losses_TN).mean(dim=0).sum() / self.rows
+        return replace(taught, total=weights.pixels * loss, pixels=loss.detach()), torch.stack(logits_TNHW).detach()
 
     def _takes_mask(self, t: int) -> bool:
         return self.plan.prompt == "mask" and t in self.plan.prompted
@@ -130,7 +149,8 @@ class _Lesson:
         return boxes(truth_NSS, draws_NK[:, :4]) if self.plan.prompt == "box" else first_clicks(truth_NSS, draws_NK[:, 0])
 
     def _judge(self, found: Candidates, truth_NSS: Tensor, scored_N: Tensor | None) -> None:
-        self.losses = self.losses + mask_losses(found, truth_NSS, self.loss, self.rows, self.batch.ground_N, scored_N)
+        losses = self.learner.mask_losses(found, truth_NSS, self.learner.loss, self.rows, self.batch.ground_N, scored_N)
+        self.losses = self.losses + losses
         self.decodings += 1
 
     def _remembered(self, features: FrameFeatures, logits: Tensor, object_score: Tensor, pointer: Tensor) -> Remembered:

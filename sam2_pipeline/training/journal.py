@@ -25,8 +25,8 @@ class Journal:
     since the run was started or continued.
     """
 
-    columns = ("step", "total", "focal", "dice", "iou", "presence", "overlap", "rate", "norm", "skipped", "lost",
-               "waited", "seconds")  # fmt: skip
+    columns = ("step", "total", "focal", "dice", "iou", "presence", "pixels", "overlap", "rate", "norm", "skipped",
+               "lost", "waited", "seconds")  # fmt: skip
 
     def __init__(self, folder: Path, first_step: int) -> None:
         self.path = folder / "log.csv"

@@ -19,14 +19,15 @@ from sam2_pipeline.training.settings import LossSection
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Means over rows and decoding steps; ``total`` is their weighted sum. ``overlap`` is the mean IoU of the masks that the
-    model itself prefers with the true ones, over rows whose object is there: for the log."""
+    """Means over rows and decoding steps; ``total`` is their weighted sum. ``pixels``: see `PixelTeacher`. ``overlap`` is the
+    mean IoU of the masks that the model itself prefers with the true ones, over rows whose object is there: for the log."""
 
     total: Tensor
     focal: Tensor
     dice: Tensor
     iou: Tensor
     presence: Tensor
+    pixels: Tensor
     overlap: Tensor
 
     def __add__(self, other: "Losses") -> "Losses":
@@ -82,7 +83,7 @@ def mask_losses(
     total = weights.focal * focal + weights.dice * dice + weights.iou * iou + weights.presence * presence
     preferred_N1 = candidates.predicted_iou_NK.argmax(dim=1, keepdim=True)
     overlap = (overlap_NK.gather(1, preferred_N1)[:, 0] * there_N).sum() / there_N.sum().clamp(min=1)
-    return Losses(total, *(part.detach() for part in (focal, dice, iou, presence, overlap)))
+    return Losses(total, *(part.detach() for part in (focal, dice, iou, presence, torch.zeros_like(focal), overlap)))
 
 
 def _overlap(masks: Tensor, truth: Tensor) -> Tensor:
@@ -93,4 +94,4 @@ def _overlap(masks: Tensor, truth: Tensor) -> Tensor:
 def nothing(device: torch.device) -> Losses:
     """Zero of everything, to add to."""
     zero = torch.zeros((), device=device)
-    return Losses(zero, zero, zero, zero, zero, zero)
+    return Losses(zero, zero, zero, zero, zero, zero, zero)

@@ -64,14 +64,14 @@ class Optimizer:
             part.load_state_dict(state)
 
 
-def make_optimizer(model: Sam2, optim: OptimSection) -> Optimizer:
-    """AdamW over what is not frozen, or Muon over its matrices and AdamW over the rest.
+def make_optimizer(model: Sam2, optim: OptimSection, beside: nn.Module | None = None) -> Optimizer:
+    """AdamW over what is not frozen, or Muon over its matrices and AdamW over the rest; and over a module ``beside`` the model.
 
     Biases, norms and learned embeddings do not decay, and are none of Muon's.
     """
     depth = len(model.image_encoder.trunk.blocks)
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in (*model.named_parameters(), *(() if beside is None else beside.named_parameters())):
         if parameter.requires_grad:
             rate = optim.trunk_lr * optim.layer_decay ** (depth - _layer(name)) if name.startswith(_TRUNK) else optim.lr
             decays = _decays(name, parameter)

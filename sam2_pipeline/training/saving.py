@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
+from torch import nn
 
 from sam2_pipeline.errors import CheckpointError, ConfigError, StorageError
-from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.training.optimizer import Optimizer, SlowCopy
 from sam2_pipeline.training.settings import TrainConfig
 
@@ -28,10 +28,10 @@ class Reached(NamedTuple):
     seconds: float = 0.0
 
 
-def save(folder: Path, model: Sam2, slow: SlowCopy, optimizer: Optimizer, config: TrainConfig, reached: Reached) -> None:
+def save(folder: Path, learner: nn.Module, slow: SlowCopy, optimizer: Optimizer, config: TrainConfig, reached: Reached) -> None:
     """Everything that is needed to continue, in place of what was saved before."""
     content = {
-        "model": model.state_dict(),
+        "learner": learner.state_dict(),
         "slow": slow.weights,
         "optimizer": optimizer.state_dict(),
         "settings": config.decisive(),
@@ -42,7 +42,7 @@ def save(folder: Path, model: Sam2, slow: SlowCopy, optimizer: Optimizer, config
     write_whole(folder / CHECKPOINT, stored.getvalue())
 
 
-def resume(folder: Path, model: Sam2, slow: SlowCopy, optimizer: Optimizer, config: TrainConfig) -> Reached:
+def resume(folder: Path, learner: nn.Module, slow: SlowCopy, optimizer: Optimizer, config: TrainConfig) -> Reached:
     """Continues what was saved, if anything was.
 
     Raises:
@@ -56,7 +56,7 @@ def resume(folder: Path, model: Sam2, slow: SlowCopy, optimizer: Optimizer, conf
         content = torch.load(path, map_location="cpu", weights_only=True)
         settings, reached = content["settings"], Reached(*content["reached"])
         _check_settings(path, settings, config.decisive())
-        model.load_state_dict(content["model"])
+        learner.load_state_dict(content["learner"])
         slow.load(content["slow"])
         optimizer.load_state_dict(content["optimizer"])
     except ConfigError:

@@ -95,9 +95,11 @@ class PromptSection(Settings):
     With probability ``anywhere`` a correction falls anywhere in the object, and not where the mask is wrong.
     A single picture has with probability ``ground`` a click where there is no object, if that is known (synthetic scenes): the
     masks that come of it are to be thought poor, so that automatic masks are those of objects.
+    Where nothing is ``given``, pictures have no prompts, and ``loss.pixels`` is all that they teach.
     """
 
     path: ClassVar[str] = "prompts"
+    given: bool = True
     mask: float = setting(0.5, low=0.0, high=1.0)
     box: float = setting(0.25, low=0.0, high=1.0)
     conditioning_frames: int = setting(2, low=1)
@@ -114,7 +116,8 @@ class PromptSection(Settings):
 
 @dataclass(frozen=True)
 class LossSection(Settings):
-    """Weights of the losses, and the focal loss's two constants. ``doubt`` is how far from certain presence is to be, 0 to 0.5:
+    """Weights of the losses, and the focal loss's two constants. ``pixels``: weight of the mask losses of pairs of pixels, which
+    teach the image encoder alone (see `training.pixels`). ``doubt`` is how far from certain presence is to be, 0 to 0.5:
     without any, its logits grow and grow where nearly all objects are there."""
 
     path: ClassVar[str] = "loss"
@@ -122,6 +125,7 @@ class LossSection(Settings):
     dice: float = setting(1.0, low=0.0)
     iou: float = setting(1.0, low=0.0)
     presence: float = setting(1.0, low=0.0)
+    pixels: float = setting(0.0, low=0.0)
     doubt: float = setting(0.0, low=0.0, high=0.5)
     focal_alpha: float = setting(0.25, low=0.0, high=1.0)
     focal_gamma: float = setting(2.0, low=0.0)
@@ -157,14 +161,16 @@ class RunSection(Settings):
 
     ``cuda_graphs``: on one GPU, steps are recorded and replayed, which is faster where the model is small. For that all clips
     of a step get as many rows as ``data.objects`` allows. ``prompts.conditioning_frames`` and ``corrected_frames`` of 1 make few
-    kinds of steps, and hence few graphs.
+    kinds of steps, and hence few graphs. ``bfloat16``: products in it; by default on a GPU alone, and worth it on CPUs that have
+    instructions for it (AVX512-BF16, AMX). ``compile``: the losses are compiled, which a CPU gains from; needs a C++ compiler.
     """
 
     path: ClassVar[str] = "run"
     output: str = "training"
     seed: int = setting(0, low=0)
     device: str | None = None
-    bfloat16: bool = True
+    bfloat16: bool | None = None
+    compile: bool = False
     cuda_graphs: bool = False
     log_every: int = setting(20, low=1)
     save_every: int = setting(500, low=1)
@@ -191,6 +197,9 @@ class TrainConfig(Settings):
         super().__post_init__()
         if self.stages and abs(sum(stage.share for stage in self.staged()) - 1) > 1e-6:
             raise ConfigError(f"the shares of stages are {[stage['share'] for stage in self.stages]}, expected a sum of 1")
+
+        if not self.loss.pixels and not all(stage.config.prompts.given for stage in self.staged()):
+            raise ConfigError("prompts.given is false and loss.pixels 0, expected something to learn from")
 
     def staged(self) -> tuple["Stage", ...]:
         """The stages with all their settings; the whole run is one where none are given."""
@@ -228,7 +237,7 @@ class TrainConfig(Settings):
         """What decides the numbers that come out; a run is continued only with the same."""
         plain = to_plain(self)
         del plain["data"]["loaders"]
-        plain["run"] = {name: plain["run"][name] for name in ("seed", "bfloat16", "cuda_graphs")}
+        plain["run"] = {name: plain["run"][name] for name in ("seed", "bfloat16", "compile", "cuda_graphs")}
         plain["stages"] = {"all": plain["stages"]}
         return plain
 

@@ -29,7 +29,7 @@ class StepPlan:
         frames: how many frames each has; 1 is a step on single pictures.
         size: side of the network's input, in pixels.
         prompt: what the first prompts are.
-        prompted: frames with a first prompt, beginning with frame 0; they condition the others.
+        prompted: frames with a first prompt, beginning with frame 0; they condition the others. Without any, nothing is decoded.
         corrected: frames that get correction clicks.
         corrections: how many clicks each of these gets.
         anywhere: chance that such a click falls anywhere in the object.
@@ -68,5 +68,7 @@ def plan_step(config: TrainConfig, step: int, repeat: int = 0) -> StepPlan:
         prompted = (0, *sorted(others[:more]))
         # After masks there are no corrections: as in semi-supervised segmentation.
         corrected = () if prompt == "mask" else (*prompted, *sorted(others[more : more + corrections]))
+    if not prompts.given:
+        prompted = corrected = ()
     batch, frames = (data.image_batch or data.batch, 1) if single else (data.batch, data.frames)
     return StepPlan(step + repeat, batch, frames, size, prompt, prompted, corrected, prompts.corrections, prompts.anywhere)

@@ -68,18 +68,18 @@ class Trainer:
             raise StorageError(f"run.output {self.folder} cannot be made: {error.strerror}") from error
         self.model = start_model(config)
         freeze(self.model, config.model.freeze)
-        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = make_optimizer(self.model, config.optim)
+        self.learner = ClipLearner(self.model, config.loss, config.run.compile)
+        self.trained = [parameter for parameter in self.learner.parameters() if parameter.requires_grad]
+        self.optimizer = make_optimizer(self.model, config.optim, self.learner.pixels)
         self.slow = SlowCopy(self.model, config.optim.ema, config.optim.ema_ramp)
-        reached = resume(self.folder, self.model, self.slow, self.optimizer, config)
+        reached = resume(self.folder, self.learner, self.slow, self.optimizer, config)
         self.step, self.skipped = reached.step, reached.skipped
         self.schedule = Schedule(config, reached.seconds)
         self.materials = materials(self.schedule, self.step, self.rank, self.world)
-        learner = ClipLearner(self.model, config.loss)
-        self.learner: nn.Module = learner
+        self.forward: nn.Module = self.learner
         if self.world > 1:
             # Which parameters take part differs from step to step (mask prompts, memory), but not between workers.
-            self.learner = DistributedDataParallel(self.learner, find_unused_parameters=True)
+            self.forward = DistributedDataParallel(self.learner, find_unused_parameters=True)
         # Looked at when something is logged or saved: a look at every step would keep the device waiting.
         self.lost = torch.tensor(reached.lost, device=self.model.device)
         self.lost_in_a_row = torch.zeros_like(self.lost)
@@ -87,7 +87,7 @@ class Trainer:
         self.newest: list[Material] = []
         self.graphs = None
         if config.run.cuda_graphs and self.world == 1 and self.model.device.type == "cuda":
-            self.graphs = GraphedSteps(learner, self.trained)
+            self.graphs = GraphedSteps(self.learner, self.trained)
 
     def run(self) -> Path:
         if self.rank == 0:
@@ -149,7 +149,7 @@ class Trainer:
         if self.graphs is not None:
             outcome = self.graphs.backward(batch)
         else:
-            outcome = self.learner(batch, self._sum(len(batch.lanes_N)) / self.world)
+            outcome = self.forward(batch, self._sum(len(batch.lanes_N)) / self.world)
             self.optimizer.zero_grad()
             outcome.losses.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.optim.clip)
@@ -187,7 +187,7 @@ class Trainer:
     def _save(self) -> None:
         if self.rank == 0:
             reached = Reached(self.step, self.skipped, int(self.lost), self.schedule.seconds)
-            save(self.folder, self.model, self.slow, self.optimizer, self.config, reached)
+            save(self.folder, self.learner, self.slow, self.optimizer, self.config, reached)
 
     def _sum(self, count: int) -> int:
         """Of all workers."""
@@ -215,7 +215,8 @@ def check_workers(config: TrainConfig, workers: int) -> None:
 def start_model(config: TrainConfig) -> Sam2:
     """The model as training finds it: from a checkpoint, or random from the seed."""
     device = torch.device(config.run.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = torch.bfloat16 if device.type == "cuda" and config.run.bfloat16 else torch.float32
+    halved = device.type == "cuda" if config.run.bfloat16 is None else config.run.bfloat16
+    dtype = torch.bfloat16 if halved else torch.float32
     if config.model.checkpoint is not None:
         return load_model(config.model.name, checkpoint=config.model.checkpoint, device=device, dtype=dtype).train()
     before = torch.random.get_rng_state()

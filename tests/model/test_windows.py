@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sam2_pipeline.model import hiera
-from sam2_pipeline.model.hiera import MultiScaleAttention
+from sam2_pipeline.model import hiera, layers
+from sam2_pipeline.model.hiera import MultiScaleAttention, pool
 
 
 @pytest.mark.parametrize("pooled", [False, True])
@@ -42,3 +42,29 @@ def test_gradients_agree(monkeypatch):
         attention(x, 8).square().sum().backward()
     for ours, theirs in zip(unpadded, (p.grad for p in attention.parameters()), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [8, 10])
+def test_training_on_a_cpu_takes_a_way_of_its_own_to_the_same(monkeypatch, size):
+    torch.manual_seed(0)
+    block = MultiScaleAttention(12, 24, 2, pooled=True)
+    results = []
+    for plain in (True, False):
+        monkeypatch.setattr(layers, "eager_on_cpu", lambda x, plain=plain: plain)
+        x = torch.randn(2, size, 12, 12, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        with torch.enable_grad():
+            y = block(x, 8)
+            block.zero_grad()
+            y.square().sum().backward()
+        results.append((y, x.grad, *(p.grad.clone() for p in block.parameters())))
+    for own, fused in zip(*results, strict=True):
+        torch.testing.assert_close(own, fused, atol=1e-4, rtol=1e-4)
+
+
+def test_pooling_sends_gradients_back_to_the_largest():
+    x = torch.randn(1, 4, 6, 3, requires_grad=True)
+    with torch.enable_grad():
+        pooled = pool(x)
+        pooled.sum().backward()
+    torch.testing.assert_close(pooled, pool(x.detach()))
+    assert x.grad.sum() == pooled.numel() and (x.grad[x.grad > 0] == 1).all()

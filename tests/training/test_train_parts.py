@@ -1,7 +1,9 @@
 """The pieces of training: clips, prompts, losses, rates."""
 
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 
@@ -19,6 +21,7 @@ from sam2_pipeline.io.dataset import MaskletDataset
 from sam2_pipeline.masklets.rle import decode, encode, thin_out
 from sam2_pipeline.model.checkpoint import build_model
 from sam2_pipeline.model.conventions import BACKGROUND, OBJECT
+from sam2_pipeline.model.image_encoder import FrameFeatures
 from sam2_pipeline.model.layers import constant
 from sam2_pipeline.pipeline.driver import run_job
 from sam2_pipeline.pipeline.progress import Reporter
@@ -28,14 +31,16 @@ from sam2_pipeline.training.clip_forward import ClipLearner
 from sam2_pipeline.training.clip_sources import DavisClips, SavClips, open_clips, read_sav
 from sam2_pipeline.training.clips import Clip, ClipRequest, choose_frames, choose_objects
 from sam2_pipeline.training.decoding import Candidates
-from sam2_pipeline.training.loading import Examples, Material, materials
+from sam2_pipeline.training.loading import Batch, Examples, Material, materials
 from sam2_pipeline.training.losses import mask_losses
 from sam2_pipeline.training.muon import Muon
 from sam2_pipeline.training.optimizer import freeze, group_of, make_optimizer
+from sam2_pipeline.training.pixels import PixelTeacher
 from sam2_pipeline.training.schedule import Schedule, share_of_rate
 from sam2_pipeline.training.settings import LossSection, OptimSection, TrainConfig
 from sam2_pipeline.training.steps import Stream, plan_step
 from sam2_pipeline.training.synthetic import make_scene
+from sam2_pipeline.training.trainer import start_model
 
 SMALL = ("data.batch=2", "data.size=96", "data.image_sizes=[128]", "data.loaders=0", "data.num_scenes=4", "data.frames=3")
 
@@ -56,6 +61,7 @@ def config(*overrides: str) -> TrainConfig:
         ("data.views=2 data.kind=davis data.root=here", "data.views is 2, expected 1 for davis data"),
         ("data.root=here", "data.root is 'here', expected none for synthetic data"),
         ("data.image_sizes=[130]", "multiples of 32"),
+        ("prompts.given=false", "prompts.given is false and loss.pixels 0, expected something to learn from"),
         ("prompts.mask=0.9", "expected at most 1"),
         ("optim.learning_rate=1", "unknown setting optim.learning_rate"),
     ],
@@ -296,6 +302,69 @@ def test_rows_that_only_fill_up_change_nothing_but_the_mean(frames):
     assert few < many == 2 * (6 + (frames == 1))
     for name in ("total", "focal", "dice", "iou", "presence"):
         assert getattr(filled, name) * many == pytest.approx(float(getattr(plain, name)) * few, rel=1e-4)
+
+
+def gradients(learner: ClipLearner, batch: Batch) -> tuple[dict[str, float], torch.Tensor]:
+    """Losses of a batch, and all gradients in a row."""
+    learner.zero_grad()
+    with torch.enable_grad():
+        losses = learner(batch).losses
+        losses.total.backward()
+    flat = torch.cat([p.grad.flatten() for p in learner.parameters() if p.grad is not None])
+    return {name: float(getattr(losses, name)) for name in losses.__slots__}, flat
+
+
+def test_bfloat16_on_a_cpu_learns_about_the_same():
+    first = config("run.device=cpu")
+    batch = next(loaded(first)).batch(0)
+    plain, halved = (
+        gradients(ClipLearner(start_model(given), LossSection()), batch)
+        for given in (first, config("run.device=cpu", "run.bfloat16=true"))
+    )
+    assert halved[0] == pytest.approx(plain[0], rel=0.03, abs=0.01) and halved[0] != plain[0]
+    assert torch.cosine_similarity(plain[1], halved[1], dim=0) > 0.95
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+def test_compiled_losses_are_the_same():
+    batch = next(loaded(config())).batch(0)
+    model = build_model("sam2_pipeline_small")
+    plain, compiled = (gradients(ClipLearner(model, LossSection(), compiled), batch) for compiled in (False, True))
+    assert compiled[0] == pytest.approx(plain[0], rel=1e-4, abs=1e-6)
+    torch.testing.assert_close(compiled[1], plain[1], atol=1e-5, rtol=1e-3)
+
+
+def test_pixels_teach_the_image_encoder_alone():
+    unprompted = config("data.frames=1", "prompts={given: false, ground: 1.0}", "loss.pixels=1")
+    model, batch = build_model("sam2_pipeline_small"), next(loaded(unprompted)).batch(0)
+    learner = ClipLearner(model, unprompted.loss)
+    losses, _ = gradients(learner, batch)
+    assert losses["total"] == losses["pixels"] > 0 and losses["focal"] == losses["presence"] == 0
+    taught = {name.split(".")[1] for name, parameter in model.named_parameters() if parameter.grad is not None
+              and group_of(name) != "image_encoder"}  # fmt: skip
+    assert taught == {"conv_s0", "conv_s1"}  # which the image encoder applies
+    assert all(parameter.grad is not None for parameter in learner.pixels.parameters())
+
+
+def test_pixels_are_taught_beside_prompts():
+    model, batch = build_model("sam2_pipeline_small"), next(loaded(config("data.image_share=0"))).batch(0)
+    alone, _ = gradients(ClipLearner(model, LossSection()), batch)
+    both, _ = gradients(ClipLearner(model, LossSection(pixels=0.5)), batch)
+    assert both["total"] == pytest.approx(alone["total"] + 0.5 * both["pixels"], rel=1e-4) and both["pixels"] > 0
+
+
+def test_a_pixel_asks_where_it_is_and_all_answer():
+    teacher = PixelTeacher(build_model("sam2_pipeline_small").config)
+    truth = torch.zeros(2, 64, 64, dtype=torch.bool)
+    truth[0, 40:44, 8:12] = truth[1, 60:, 60:] = True  # a single place each
+    shapes = ((128, 4), (32, 8), (16, 16))
+    features = FrameFeatures(*(torch.randn(2, channels, side, side) for channels, side in shapes))
+    logits = teacher(features, torch.tensor([1, 0]), truth, torch.rand(2, 4))
+    assert logits.shape == (2, 4, 16, 16) and torch.equal(logits, logits[:, :1].expand_as(logits))  # all four stand there
+    # What a pixel is asked depends on who asks, and a mask on its own picture alone.
+    changed = replace(features, stride4_VCHW=features.stride4_VCHW.index_fill(0, torch.tensor([0]), 0.0))
+    again = teacher(changed, torch.tensor([1, 0]), truth, torch.rand(2, 4))
+    assert torch.equal(again[0], logits[0]) and not torch.allclose(again[1], logits[1])
 
 
 class SomeEmpty:

@@ -1,0 +1,62 @@
+"""Which pixels belong together, taught to the image encoder itself, without the mask decoder.
+
+A mask decoder that knows nothing yet says little of what is wrong with the features that it reads. Here two vectors are made
+of every pixel's features, linear but for one activation: some pixels of an object ask, all pixels of the picture answer, and
+what they make of each other is to be the object's mask. It costs a fraction of a decoding, and is thrown away after training.
+(Instance discrimination beside a mask transformer: Wang et al., MaX-DeepLab, 2021.)
+
+Letters in names: N rows, A asking pixels of each, P = S/4 x S/4 places, E channels.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sam2_pipeline.model.config import ModelConfig
+from sam2_pipeline.model.image_encoder import FrameFeatures
+from sam2_pipeline.model.layers import resize_maps
+from sam2_pipeline.training.clicks import first_clicks
+from sam2_pipeline.training.losses import dice_loss, focal_loss
+from sam2_pipeline.training.settings import LossSection
+
+_WIDTH = 64
+_CHANNELS = 32
+_ASKING = 4  # as many random numbers as a row has for its first prompt
+_SHARPNESS, _DOUBT = 8.0, -3.0  # of a pixel about another, at first
+
+
+class PixelTeacher(nn.Module):
+    """Part of training, not of the model. Random from a seed of its own."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        D = config.hidden_dim
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.levels = nn.ModuleList(nn.Conv2d(channels, _WIDTH, 1) for channels in (D, D // 4, D // 8))
+            self.vectors = nn.Conv2d(_WIDTH, 2 * _CHANNELS, 1)
+        self.sharpness = nn.Parameter(torch.tensor(_SHARPNESS))
+        self.bias = nn.Parameter(torch.tensor(_DOUBT))
+
+    def forward(self, features: FrameFeatures, lanes_N: Tensor, truth_NSS: Tensor, draws_NA: Tensor) -> Tensor:
+        """Logits ``[N, A, S/4, S/4]``: what is thought to belong to the pixel of the object that ``draws_NA`` chooses."""
+        side = features.stride4_VCHW.shape[-1]
+        maps = (features.stride16_VDHW, features.stride8_VCHW, features.stride4_VCHW)
+        enlarged = [resize_maps(level(m.float()), (side, side)) for level, m in zip(self.levels, maps, strict=True)]
+        joined = torch.stack(enlarged).sum(dim=0)
+        asking_VEP, answering_VEP = (F.normalize(x, dim=1) for x in self.vectors(F.gelu(joined)).flatten(2).chunk(2, dim=1))
+        places_NA = torch.cat([first_clicks(truth_NSS, draws_N)[0] for draws_N in draws_NA.unbind(1)], dim=1).long() // 4
+        places_NA = places_NA[..., 1] * side + places_NA[..., 0]
+        asking_NAE = asking_VEP.mT[lanes_N[:, None], places_NA]
+        return (self.sharpness * (asking_NAE @ answering_VEP[lanes_N]) + self.bias).unflatten(2, (side, side))
+
+    def losses(
+        self, features: FrameFeatures, lanes_N: Tensor, truth_NSS: Tensor, draws_NK: Tensor, weights: LossSection
+    ) -> tuple[Tensor, Tensor]:
+        """The mask losses of every row, ``[N]``, 0 for objects that are not there; and a mask, ``[N, S/4, S/4]``."""
+        logits = self(features, lanes_N, truth_NSS, draws_NK[:, :_ASKING])
+        truth = F.avg_pool2d(truth_NSS[:, None].float(), 4).flatten(2)
+        focal_NA = focal_loss(logits.flatten(2), truth.expand(-1, _ASKING, -1), weights.focal_alpha, weights.focal_gamma)
+        dice_NA = dice_loss(logits.flatten(2), truth)
+        there_N = truth_NSS.flatten(1).any(dim=1)
+        return (weights.focal * focal_NA + weights.dice * dice_NA).mean(dim=1) * there_N, logits[:, 0]
