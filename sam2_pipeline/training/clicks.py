@@ -27,13 +27,18 @@ def correction_clicks(predicted_NSS: Tensor, truth_NSS: Tensor, draws_N: Tensor)
     candidates = torch.where(wrong.any(dim=1, keepdim=True), wrong, ~truth_NSS.flatten(1))
     # Covers a truth that fills the picture and has been found exactly: any pixel will do.
     candidates = candidates | ~candidates.any(dim=1, keepdim=True)
-    count = candidates.cumsum(dim=1)
-    rank = (draws_N[:, None].double() * count[:, -1:]).long() + 1
-    place = torch.searchsorted(count, rank).clamp(max=candidates.shape[1] - 1)
+    place = some_of(candidates, draws_N[:, None])
     side = truth_NSS.shape[-1]
     points = torch.stack((place % side, place // side), dim=-1).float()
     labels = torch.where(truth_NSS.flatten(1).gather(1, place), OBJECT, BACKGROUND)
     return points, labels
+
+
+def some_of(candidates_NP: Tensor, draws_NK: Tensor) -> Tensor:
+    """For every draw the place ``[N, K]`` of one of the row's candidates, all equally likely; the last place if it has none."""
+    count = candidates_NP.cumsum(dim=1)
+    rank = (draws_NK.double() * count[:, -1:]).long() + 1
+    return torch.searchsorted(count, rank).clamp(max=candidates_NP.shape[1] - 1)
 
 
 def boxes(truth_NSS: Tensor, draws_N4: Tensor) -> tuple[Tensor, Tensor]:

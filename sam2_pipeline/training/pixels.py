@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sam2_pipeline.model.config import ModelConfig
 from sam2_pipeline.model.image_encoder import FrameFeatures
 from sam2_pipeline.model.layers import resize_maps
-from sam2_pipeline.training.clicks import first_clicks
+from sam2_pipeline.training.clicks import some_of
 from sam2_pipeline.training.losses import dice_loss, focal_loss
 from sam2_pipeline.training.settings import LossSection
 
@@ -45,9 +45,8 @@ class PixelTeacher(nn.Module):
         enlarged = [resize_maps(level(m.float()), (side, side)) for level, m in zip(self.levels, maps, strict=True)]
         joined = torch.stack(enlarged).sum(dim=0)
         asking_VEP, answering_VEP = (F.normalize(x, dim=1) for x in self.vectors(F.gelu(joined)).flatten(2).chunk(2, dim=1))
-        places_NA = torch.cat([first_clicks(truth_NSS, draws_N)[0] for draws_N in draws_NA.unbind(1)], dim=1).long() // 4
-        places_NA = places_NA[..., 1] * side + places_NA[..., 0]
-        asking_NAE = asking_VEP.mT[lanes_N[:, None], places_NA]
+        pixels_NA, S = some_of(truth_NSS.flatten(1), draws_NA), truth_NSS.shape[-1]
+        asking_NAE = asking_VEP.mT[lanes_N[:, None], pixels_NA // S // 4 * side + pixels_NA % S // 4]
         return (self.sharpness * (asking_NAE @ answering_VEP[lanes_N]) + self.bias).unflatten(2, (side, side))
 
     def losses(
