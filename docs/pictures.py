@@ -24,9 +24,8 @@ from sam2_pipeline.render.layout import fit, sheet
 from sam2_pipeline.render.overlay import overlay
 from sam2_pipeline.serve.app import make_app
 from sam2_pipeline.serve.serving import open_site
-from sam2_pipeline.training.synthetic import make_scene
-from sam2_pipeline.training.synthetic_files import make_dataset
-from sam2_pipeline.training.synthetic_options import SceneOptions
+from sam2_pipeline.training.synthetic import SceneOptions, make_scene
+from sam2_pipeline.training.synthetic.files import make_dataset
 
 # A hundred kilobytes each: the repository keeps every version.
 FOLDER = Path(__file__).parent / "pictures"

@@ -23,8 +23,8 @@ from sam2_pipeline.render.overlay import write
 from sam2_pipeline.render.video import write_video
 from sam2_pipeline.report.facts import gather
 from sam2_pipeline.report.page import Shown, page
-from sam2_pipeline.training.synthetic_files import make_dataset
-from sam2_pipeline.training.synthetic_options import SceneOptions
+from sam2_pipeline.training.synthetic import SceneOptions
+from sam2_pipeline.training.synthetic.files import make_dataset
 
 CLIPS = 3  # of the first seeds, which no training uses
 SCENES = SceneOptions(size=(288, 384), frames=24, fps=24, objects=(3, 4))

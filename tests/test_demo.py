@@ -9,7 +9,7 @@ from PIL import Image
 from random_weights import save_random_weights
 
 from sam2_pipeline import cli, demo
-from sam2_pipeline.training.synthetic_options import SceneOptions
+from sam2_pipeline.training.synthetic import SceneOptions
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ from sam2_pipeline.protocols.trial import Trial, play_all
 from sam2_pipeline.segment.collect import collect_frame
 from sam2_pipeline.segment.inputs import ArrayFrames
 from sam2_pipeline.training.synthetic import SceneOptions, make_scene
-from sam2_pipeline.training.synthetic_files import make_dataset
+from sam2_pipeline.training.synthetic.files import make_dataset
 
 SCENES = SceneOptions(size=(96, 128), frames=5, objects=(2, 2), late=0, parts=0)
 MODEL = ["--model", "sam2_pipeline_small", "--image-size", "128", "--device", "cpu"]

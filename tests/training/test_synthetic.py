@@ -11,10 +11,10 @@ from scipy import ndimage
 
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.training.synthetic import Scene, SceneOptions, make_scene
-from sam2_pipeline.training.synthetic_drawing import _overlap, _scaled
-from sam2_pipeline.training.synthetic_shapes import RADIUS, SHAPES, draw_shape
-from sam2_pipeline.training.synthetic_sprites import _mean
-from sam2_pipeline.training.synthetic_textures import PATTERNS, palette, pattern_texture
+from sam2_pipeline.training.synthetic.drawing import _overlap, _scaled
+from sam2_pipeline.training.synthetic.shapes import RADIUS, SHAPES, draw_shape
+from sam2_pipeline.training.synthetic.sprites import _mean
+from sam2_pipeline.training.synthetic.textures import PATTERNS, palette, pattern_texture
 
 SMALL = SceneOptions(size=(96, 128), frames=12)
 # Nothing but opaque objects over a background.

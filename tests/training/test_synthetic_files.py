@@ -13,7 +13,7 @@ from sam2_pipeline.io.decode import open_video
 from sam2_pipeline.io.sources import list_videos
 from sam2_pipeline.masklets.rle import Rle, decode
 from sam2_pipeline.training.synthetic import SceneOptions, make_scene
-from sam2_pipeline.training.synthetic_files import SyntheticVideo, make_dataset, write_clip
+from sam2_pipeline.training.synthetic.files import SyntheticVideo, make_dataset, write_clip
 
 OPTIONS = SceneOptions(size=(96, 128), frames=9, parts=0.5, objects=(4, 4), late=0.4)
 

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.random import Generator
 
-from sam2_pipeline.training.synthetic_options import SceneOptions
-from sam2_pipeline.training.synthetic_shapes import RADIUS
+from sam2_pipeline.training.synthetic.options import SceneOptions
+from sam2_pipeline.training.synthetic.shapes import RADIUS
 
 Course = Literal["stays", "late", "leaves", "vanishes"]
 

@@ -1,12 +1,4 @@
-"""Synthetic videos with perfect ground truth: `make_scene` draws one from a seed; frames and masks are computed when asked for.
-
-    scene = make_scene(7, SceneOptions(frames=48))
-    scene.frame(0)      # uint8 [H, W, 3]
-    scene.masks(0)      # bool [N, H, W], what the camera sees of each object
-
-The parts: `synthetic_shapes` (silhouettes), `synthetic_textures` (surfaces), `synthetic_sprites` (both together),
-`synthetic_motion` (where things are), `synthetic_drawing` (a frame), `synthetic_files` (videos and annotations).
-"""
+"""`make_scene` and what it makes: a scene's choices are drawn from the seed, frames and masks are computed when asked for."""
 
 import io
 from dataclasses import dataclass
@@ -18,11 +10,11 @@ from numpy.random import Generator, default_rng
 from PIL import Image
 
 from sam2_pipeline.errors import ConfigError
-from sam2_pipeline.training.synthetic_drawing import Backdrop, Canvas
-from sam2_pipeline.training.synthetic_motion import Camera, Course, Light, Motion, make_camera, make_light, make_motion, wander
-from sam2_pipeline.training.synthetic_options import SceneOptions
-from sam2_pipeline.training.synthetic_sprites import Sprite, Surface, make_background, make_sprite
-from sam2_pipeline.training.synthetic_textures import palette, pattern_texture, picture_texture, unpack
+from sam2_pipeline.training.synthetic.drawing import Backdrop, Canvas
+from sam2_pipeline.training.synthetic.motion import Camera, Course, Light, Motion, make_camera, make_light, make_motion, wander
+from sam2_pipeline.training.synthetic.options import SceneOptions
+from sam2_pipeline.training.synthetic.sprites import Sprite, Surface, make_background, make_sprite
+from sam2_pipeline.training.synthetic.textures import palette, pattern_texture, picture_texture, unpack
 
 __all__ = ["Scene", "SceneObject", "SceneOptions", "make_scene"]
 

@@ -27,8 +27,8 @@ from sam2_pipeline.masklets.annotated import AnnotatedVideo, annotated_masklet
 from sam2_pipeline.masklets.frames import Frame
 from sam2_pipeline.masklets.rle import Rle, encode_batch
 from sam2_pipeline.masklets.work import VideoInfo
-from sam2_pipeline.training.synthetic import Scene, make_scene
-from sam2_pipeline.training.synthetic_options import SceneOptions
+from sam2_pipeline.training.synthetic.options import SceneOptions
+from sam2_pipeline.training.synthetic.scene import Scene, make_scene
 
 _CRF, _COARSE_CRF = 18, 30  # H.264's quality: hardly a loss, and that of a scene with compression
 

@@ -1,12 +1,12 @@
-"""Drawing one frame: look-ups into packed pictures (see `synthetic_textures`), and blending two channels at a time."""
+"""Drawing one frame: look-ups into packed pictures (see `textures`), and blending two channels at a time."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from sam2_pipeline.training.synthetic_motion import Camera, Motion
-from sam2_pipeline.training.synthetic_sprites import Sprite
+from sam2_pipeline.training.synthetic.motion import Camera, Motion
+from sam2_pipeline.training.synthetic.sprites import Sprite
 
 _EVEN = np.uint32(0x00FF00FF)  # red and blue
 _ODD = np.uint32(0xFF00FF00)  # green and opacity

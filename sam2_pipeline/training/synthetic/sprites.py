@@ -1,6 +1,6 @@
 """Objects and backgrounds as pictures, made once per scene; drawing a frame only looks them up.
 
-Pixels are packed as in `synthetic_textures`; colours of sprites are multiplied by their opacity.
+Pixels are packed as in `textures`; colours of sprites are multiplied by their opacity.
 """
 
 from collections.abc import Callable
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageFilter
 
-from sam2_pipeline.training.synthetic_shapes import draw_shape
-from sam2_pipeline.training.synthetic_textures import pack, smooth_noise, unpack
+from sam2_pipeline.training.synthetic.shapes import draw_shape
+from sam2_pipeline.training.synthetic.textures import pack, smooth_noise, unpack
 
 Surface = Callable[[Generator, int], np.ndarray]  # (rng, size) -> packed [size, size]
 
