@@ -1,4 +1,4 @@
-"""Attention as the mask decoder and the memory attention use it.
+"""Attention as the image trunk, the mask decoder and the memory attention use it.
 
 Shapes: N batch, T map tokens, L other tokens, E inner width, h heads of width e, X = h * L.
 """
@@ -6,14 +6,25 @@ Shapes: N batch, T map tokens, L other tokens, E inner width, h heads of width e
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2_pipeline.model.layers import attention, eager_on_cpu
+from sam2_pipeline.model.layers import eager_on_cpu, learns_on_cpu
 from sam2_pipeline.model.linear import Linear
 
 # `_attend_narrow_values` holds so many scores at a time (16 MB), and looks at so many keys beforehand.
 _SCORES_AT_ONCE = 2**22
 _SAMPLED_KEYS = 256
+_PLAIN_KEYS = 2048  # see `dot_product_attention`
+
+
+def dot_product_attention(q_NhQe: Tensor, k_NhKe: Tensor, v_NhKe: Tensor, bias_QK: Tensor | None = None) -> Tensor:
+    """``softmax(q k^T / sqrt(e) + bias) v``, by PyTorch's fused kernels. In training on a CPU these are slower than the plain
+    form on the way back, above all in bfloat16; where its scores would fill the memory they are used all the same."""
+    if not learns_on_cpu(q_NhQe) or k_NhKe.shape[-2] > _PLAIN_KEYS:
+        return F.scaled_dot_product_attention(q_NhQe, k_NhKe, v_NhKe, attn_mask=bias_QK)
+    scores = q_NhQe * q_NhQe.shape[-1] ** -0.5 @ k_NhKe.mT
+    return (scores if bias_QK is None else scores + bias_QK).softmax(dim=-1) @ v_NhKe
 
 
 class Attention(nn.Module):
@@ -51,7 +62,7 @@ class Attention(nn.Module):
         q, k, v = self._heads(self.q_proj(q)), self._heads(self.k_proj(k)), self._heads(self.v_proj(v))
         N = max(q.shape[0], k.shape[0])
         q, k, v = (x.expand(N, -1, -1, -1) for x in (q, k, v))
-        x = attention(q, k, v)
+        x = dot_product_attention(q, k, v)
         return self.out_proj(x.transpose(1, 2).flatten(2))
 
     def _tokens_read_map(self, q_NLD: Tensor, k_NTD: Tensor, v_NTD: Tensor) -> Tensor:
@@ -83,7 +94,7 @@ def attend(q_NQE: Tensor, k_NKE: Tensor, v_NKC: Tensor) -> Tensor:
     narrow = v_NKC.shape[-1] < q_NQE.shape[-1]
     if narrow and eager_on_cpu(q_NQE) and q_NQE.dtype == torch.float32 and not torch.is_grad_enabled():
         return torch.stack([_attend_narrow_values(q, k, v) for q, k, v in zip(q_NQE, k_NKE, v_NKC, strict=True)])
-    return attention(q_NQE[:, None], k_NKE[:, None], v_NKC[:, None])[:, 0]
+    return dot_product_attention(q_NQE[:, None], k_NKE[:, None], v_NKC[:, None])[:, 0]
 
 
 def _attend_narrow_values(q_QE: Tensor, k_KE: Tensor, v_KC: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2_pipeline.model.attention import dot_product_attention
 from sam2_pipeline.model.config import TrunkConfig
-from sam2_pipeline.model.layers import attention, eager_on_cpu, in_pieces, learned, learns_on_cpu
+from sam2_pipeline.model.layers import eager_on_cpu, in_pieces, learned, learns_on_cpu
 from sam2_pipeline.model.linear import MLP, Linear
 
 _EPS = 1e-6
@@ -115,7 +116,7 @@ class MultiScaleAttention(nn.Module):
             return x_NTC.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
         k, v = keys.chunk(2, dim=-1)
-        x = attention(heads(queries), heads(k), heads(v), bias)
+        x = dot_product_attention(heads(queries), heads(k), heads(v), bias)
         return join_windows(x.transpose(1, 2).flatten(2), query_sides, (q_BHWC.shape[1], q_BHWC.shape[2]))
 
 

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _PIECE_TOKENS = 2048  # per thread, see `in_pieces`
-_PLAIN_KEYS = 2048  # see `attention`
 
 
 def learned(*shape: int) -> nn.Parameter:
@@ -39,15 +38,6 @@ class LayerNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
         return x.permute(0, 3, 1, 2)
-
-
-def attention(q_NhQe: Tensor, k_NhKe: Tensor, v_NhKe: Tensor, bias_QK: Tensor | None = None) -> Tensor:
-    """``softmax(q k^T / sqrt(e) + bias) v``, by PyTorch's fused kernels. In training on a CPU these are slower than the plain
-    form on the way back, above all in bfloat16; where its scores would fill the memory they are used all the same."""
-    if not learns_on_cpu(q_NhQe) or k_NhKe.shape[-2] > _PLAIN_KEYS:
-        return F.scaled_dot_product_attention(q_NhQe, k_NhKe, v_NhKe, attn_mask=bias_QK)
-    scores = q_NhQe * q_NhQe.shape[-1] ** -0.5 @ k_NhKe.mT
-    return (scores if bias_QK is None else scores + bias_QK).softmax(dim=-1) @ v_NhKe
 
 
 def eager_on_cpu(x: Tensor) -> bool:

@@ -311,7 +311,7 @@ def gradients(learner: ClipLearner, batch: Batch) -> tuple[dict[str, float], tor
         losses = learner(batch).losses
         losses.total.backward()
     flat = torch.cat([p.grad.flatten() for p in learner.parameters() if p.grad is not None])
-    return {name: float(getattr(losses, name)) for name in losses.__slots__}, flat
+    return {name: float(getattr(losses, name).detach()) for name in losses.__slots__}, flat
 
 
 def test_bfloat16_on_a_cpu_learns_about_the_same():
