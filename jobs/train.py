@@ -10,7 +10,12 @@ started again.
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sam2_pipeline.training.settings import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,6 +56,7 @@ def main() -> int:
     output = Path(options.output).expanduser().absolute()
     try:
         config = TrainConfig.load(options.config, [*options.set, f"run.output='{output}'"])
+        config = from_here(config)
         check_workers(config, options.workers)
     except ConfigError as error:
         parser.error(str(error))
@@ -64,6 +70,17 @@ def main() -> int:
     trainer.fit()
     print(f"weights: {output / WEIGHTS}")
     return 0
+
+
+def from_here(config: "TrainConfig") -> "TrainConfig":
+    """The same with absolute paths: workers run in directories of their own."""
+
+    def absolute(path: str | None) -> str | None:
+        return path if path is None or "://" in path else str(Path(path).expanduser().absolute())
+
+    model = replace(config.model, checkpoint=absolute(config.model.checkpoint))
+    data = replace(config.data, root=absolute(config.data.root), pictures=absolute(config.data.pictures))
+    return replace(config, model=model, data=data)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """One worker or several: the same training."""
 
 import csv
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,14 @@ def test_several_workers_need_a_number_of_steps():
     command = [sys.executable, str(ROOT / "jobs" / "train.py"), "--workers", "2", "--output", "out", "--set", "optim.minutes=1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "optim.minutes is 1.0, expected null with 2 workers" in done.stderr
+
+
+def test_workers_find_what_was_named_from_here(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    job = runpy.run_path(str(Path(__file__).parents[2] / "jobs/train.py"))
+    names = ("model.checkpoint=weights.pt", "data.kind=davis", "data.root=videos")
+    here = job["from_here"](TrainConfig.load(None, names))
+    assert (here.model.checkpoint, here.data.root) == (str(tmp_path / "weights.pt"), str(tmp_path / "videos"))
+    assert here.data.pictures is None
+    far = job["from_here"](TrainConfig.load(None, ["model.checkpoint=s3://bucket/weights.pt"]))
+    assert far.model.checkpoint == "s3://bucket/weights.pt"
