@@ -109,10 +109,11 @@ class _Lesson:
         if teacher is None:
             return taught, taught.total
         frames = zip(self.features, self.batch.masks_TNSS, self.batch.draws_TNK, strict=True)
-        losses_TN, logits_TNHW = zip(
-            *(teacher.losses(features, self.batch.lanes_N, truth, draws, weights) for features, truth, draws in frames),
-            strict=True,
-        )
+        with self.model.precision():
+            losses_TN, logits_TNHW = zip(
+                *(teacher.losses(features, self.batch.lanes_N, truth, draws, weights) for features, truth, draws in frames),
+                strict=True,
+            )
         loss = torch.stack(losses_TN).mean(dim=0).sum() / self.rows
         return replace(taught, total=weights.pixels * loss, pixels=loss.detach()), torch.stack(logits_TNHW).detach()
 

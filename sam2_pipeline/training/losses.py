@@ -63,15 +63,15 @@ def mask_losses(
 ) -> Losses:
     """The losses of one decoding. ``rows`` is what sums over rows are divided by (the number of rows, of all workers).
 
+    With ``weights.stride``, masks are compared at cells of so many pixels, of which the object covers a share.
     ``ground_N`` are rows that say nothing of presence; those of them in ``scored_N`` teach the IoU head that theirs is 0.
     """
-    side = truth_NSS.shape[-1]
-    logits = resize_maps(candidates.logits_NKHW, (side, side)).flatten(2)
-    truth = truth_NSS.flatten(1)[:, None].expand_as(logits)
-    true = truth.float()
+    true_NSS = F.avg_pool2d(truth_NSS[:, None].float(), weights.stride)[:, 0] if weights.stride > 1 else truth_NSS.float()
+    logits = resize_maps(candidates.logits_NKHW, tuple(true_NSS.shape[1:])).flatten(2)  # type: ignore[arg-type]
+    true = true_NSS.flatten(1)[:, None].expand_as(logits)
     focal_NK, dice_NK = focal_loss(logits, true, weights.focal_alpha, weights.focal_gamma), dice_loss(logits, true)
     best_N1 = (weights.focal * focal_NK + weights.dice * dice_NK).argmin(dim=1, keepdim=True)
-    overlap_NK = _overlap(logits.detach() > 0, truth)
+    overlap_NK = _overlap(logits.detach() > 0, true > 0.5)
     iou_N = (candidates.predicted_iou_NK - overlap_NK).abs().mean(dim=1)
     there_N = truth_NSS.flatten(1).any(dim=1).float()
     focal = (focal_NK.gather(1, best_N1)[:, 0] * there_N).sum() / rows

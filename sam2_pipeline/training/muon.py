@@ -31,9 +31,11 @@ class Muon(torch.optim.Optimizer):
                     alike.setdefault(parameter.shape, []).append(parameter)
             for shape, parameters in alike.items():
                 matrices_GMN = torch.stack(self._directions(parameters)).flatten(2)
-                updates = orthogonal(matrices_GMN).view(-1, *shape).unbind()
+                # The rate may be a tensor (see `Optimizer.keep_rates_on`).
+                reach = -group["lr"] * _UPDATE_RMS * max(matrices_GMN.shape[1:]) ** 0.5
+                updates = (orthogonal(matrices_GMN) * reach).view(-1, *shape).unbind()
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(parameters, updates, alpha=-group["lr"] * _UPDATE_RMS * max(matrices_GMN.shape[1:]) ** 0.5)
+                torch._foreach_add_(parameters, updates)
 
     def _directions(self, parameters: list[Tensor]) -> list[Tensor]:
         """Gradients with Nesterov's momentum."""

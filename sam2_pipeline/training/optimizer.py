@@ -56,6 +56,11 @@ class Optimizer:
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
+    def keep_rates_on(self, device: torch.device) -> None:
+        """Rates as tensors there: a CUDA graph reads them, where numbers would be part of it."""
+        for group in self.param_groups:
+            group["lr"] = torch.tensor(float(group["lr"]), device=device)
+
     def state_dict(self) -> list[dict[str, Any]]:
         return [part.state_dict() for part in self.parts]
 
@@ -67,7 +72,7 @@ class Optimizer:
 def make_optimizer(model: Sam2, optim: OptimSection, beside: nn.Module | None = None) -> Optimizer:
     """AdamW over what is not frozen, or Muon over its matrices and AdamW over the rest; and over a module ``beside`` the model.
 
-    Biases, norms and learned embeddings do not decay, and are none of Muon's.
+    Biases, norms and learned embeddings do not decay, and are none of Muon's. On a GPU, steps may be recorded (CUDA graphs).
     """
     depth = len(model.image_encoder.trunk.blocks)
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
@@ -87,7 +92,8 @@ def make_optimizer(model: Sam2, optim: OptimSection, beside: nn.Module | None = 
 
     parts: list[torch.optim.Optimizer] = []
     if plain := of(False):
-        parts.append(torch.optim.AdamW(plain, betas=_BETAS, fused=model.device.type == "cuda"))
+        on_gpu = model.device.type == "cuda"
+        parts.append(torch.optim.AdamW(plain, betas=_BETAS, fused=on_gpu, capturable=on_gpu))
     if matrices := of(True):
         parts.append(Muon(matrices))
     return Optimizer(parts)
@@ -107,7 +113,11 @@ def _decays(name: str, parameter: Tensor) -> bool:
 def set_learning_rate(optimizer: Optimizer, share: float) -> None:
     """Gives every group that share of its rate."""
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * share
+        rate = group["base_lr"] * share
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 class SlowCopy:

@@ -42,12 +42,13 @@ class PixelTeacher(nn.Module):
         """Logits ``[N, A, S/4, S/4]``: what is thought to belong to the pixel of the object that ``draws_NA`` chooses."""
         side = features.stride4_VCHW.shape[-1]
         maps = (features.stride16_VDHW, features.stride8_VCHW, features.stride4_VCHW)
-        enlarged = [resize_maps(level(m.float()), (side, side)) for level, m in zip(self.levels, maps, strict=True)]
-        joined = torch.stack(enlarged).sum(dim=0)
-        asking_VEP, answering_VEP = (F.normalize(x, dim=1) for x in self.vectors(F.gelu(joined)).flatten(2).chunk(2, dim=1))
+        enlarged = [resize_maps(level(m), (side, side)) for level, m in zip(self.levels, maps, strict=True)]
+        vectors = self.vectors(F.gelu(enlarged[0] + enlarged[1] + enlarged[2])).flatten(2)
+        asking_VEP, answering_VEP = (F.normalize(x, dim=1).to(vectors.dtype) for x in vectors.chunk(2, dim=1))
         pixels_NA, S = some_of(truth_NSS.flatten(1), draws_NA), truth_NSS.shape[-1]
         asking_NAE = asking_VEP.mT[lanes_N[:, None], pixels_NA // S // 4 * side + pixels_NA % S // 4]
-        return (self.sharpness * (asking_NAE @ answering_VEP[lanes_N]) + self.bias).unflatten(2, (side, side))
+        alike_NAP = (asking_NAE @ answering_VEP[lanes_N]).float()
+        return (self.sharpness * alike_NAP + self.bias).unflatten(2, (side, side))
 
     def losses(
         self, features: FrameFeatures, lanes_N: Tensor, truth_NSS: Tensor, draws_NK: Tensor, weights: LossSection

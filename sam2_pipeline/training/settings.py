@@ -116,9 +116,13 @@ class PromptSection(Settings):
 
 @dataclass(frozen=True)
 class LossSection(Settings):
-    """Weights of the losses, and the focal loss's two constants. ``pixels``: weight of the mask losses of pairs of pixels, which
-    teach the image encoder alone (see `training.pixels`). ``doubt`` is how far from certain presence is to be, 0 to 0.5:
-    without any, its logits grow and grow where nearly all objects are there."""
+    """Weights of the losses, and the focal loss's two constants.
+
+    ``pixels``: weight of the mask losses of pairs of pixels, which teach the image encoder alone (see `training.pixels`).
+    ``doubt`` is how far from certain presence is to be, 0 to 0.5: without any, its logits grow and grow where nearly all objects
+    are there. Masks are compared at every pixel of the input, or, with a ``stride`` of 2 or 4, that much coarser, which takes a
+    fraction of the time and memory.
+    """
 
     path: ClassVar[str] = "loss"
     focal: float = setting(20.0, low=0.0)
@@ -129,6 +133,12 @@ class LossSection(Settings):
     doubt: float = setting(0.0, low=0.0, high=0.5)
     focal_alpha: float = setting(0.25, low=0.0, high=1.0)
     focal_gamma: float = setting(2.0, low=0.0)
+    stride: int = setting(1, low=1, high=4)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stride == 3:
+            raise ConfigError("loss.stride is 3, expected 1, 2 or 4")
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,8 @@ class Trainer:
         self.newest: list[Material] = []
         self.graphs = None
         if config.run.cuda_graphs and self.world == 1 and self.model.device.type == "cuda":
-            self.graphs = GraphedSteps(self.learner, self.trained)
+            self.optimizer.keep_rates_on(self.model.device)
+            self.graphs = GraphedSteps(self.learner, self.trained, self._update)
 
     def run(self) -> Path:
         if self.rank == 0:
@@ -147,21 +148,26 @@ class Trainer:
         self.share = self.schedule.rate(self.step)
         set_learning_rate(self.optimizer, self.share)
         if self.graphs is not None:
-            outcome = self.graphs.backward(batch)
+            outcome, norm = self.graphs.take(batch)
         else:
             outcome = self.forward(batch, self._sum(len(batch.lanes_N)) / self.world)
             self.optimizer.zero_grad()
             outcome.losses.total.backward()
+            norm = self._update()
+        self.slow.follow(self.step)
+        return outcome, norm
+
+    def _update(self) -> Tensor:
+        """Takes the step that the gradients tell; gives their norm. Nothing here waits for the device."""
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.config.optim.clip)
         self._lose_unless(norm.isfinite())
         self.optimizer.step()
-        self.slow.follow(self.step)
-        return outcome, norm
+        return norm
 
     def _lose_unless(self, finite: Tensor) -> None:
         """A step whose gradient is not finite has none. With the gradients summed over workers, it is so for all of them."""
         self.lost += ~finite
-        self.lost_in_a_row = torch.where(finite, 0, self.lost_in_a_row + 1)
+        self.lost_in_a_row.copy_(torch.where(finite, 0, self.lost_in_a_row + 1))
         for parameter in self.trained:
             if parameter.grad is not None:
                 torch.nan_to_num_(parameter.grad, 0.0, 0.0, 0.0)
