@@ -108,14 +108,11 @@ class _Lesson:
         taught, teacher, weights = nothing(self.ground_N11.device), self.learner.pixels, self.learner.loss
         if teacher is None:
             return taught, taught.total
-        frames = zip(self.features, self.batch.masks_TNSS, self.batch.draws_TNK, strict=True)
+        batch = self.batch
         with self.model.precision():
-            losses_TN, logits_TNHW = zip(
-                *(teacher.losses(features, self.batch.lanes_N, truth, draws, weights) for features, truth, draws in frames),
-                strict=True,
-            )
-        loss = torch.stack(losses_TN).mean(dim=0).sum() / self.rows
-        return replace(taught, total=weights.pixels * loss, pixels=loss.detach()), torch.stack(logits_TNHW).detach()
+            losses_TN, logits_TNHW = teacher.losses(self.features, batch.lanes_N, batch.masks_TNSS, batch.draws_TNK[0], weights)
+        loss = losses_TN.mean(dim=0).sum() / self.rows
+        return replace(taught, total=weights.pixels * loss, pixels=loss.detach()), logits_TNHW.detach()
 
     def _takes_mask(self, t: int) -> bool:
         return self.plan.prompt == "mask" and t in self.plan.prompted

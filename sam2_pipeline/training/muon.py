@@ -1,17 +1,20 @@
 """Muon (Jordan et al., 2024): momentum whose steps are made orthogonal, for the weights of linear layers and convolutions.
 
 The rule of `torch.optim.Muon`, which knows matrices only, and treats one after the other. A small model has over a hundred, so
-launching the work takes a GPU's host longer than the work; here the matrices of one shape are treated together.
+launching the work takes a GPU's host longer than the work; here matrices of about one shape are treated together.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iteration, as published
 _ITERATIONS = 5
 _MOMENTUM = 0.95
+_GRAIN = 64  # see `orthogonal`
 _UPDATE_RMS = 0.2  # of an update's entries, times the rate: that of AdamW's
 
 
@@ -25,17 +28,15 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            alike: dict[torch.Size, list[Tensor]] = {}
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    alike.setdefault(parameter.shape, []).append(parameter)
-            for shape, parameters in alike.items():
-                matrices_GMN = torch.stack(self._directions(parameters)).flatten(2)
-                # The rate may be a tensor (see `Optimizer.keep_rates_on`).
-                reach = -group["lr"] * _UPDATE_RMS * max(matrices_GMN.shape[1:]) ** 0.5
-                updates = (orthogonal(matrices_GMN) * reach).view(-1, *shape).unbind()
-                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(parameters, updates)
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            updates = orthogonal([direction.flatten(1) for direction in self._directions(parameters)])
+            # The rate may be a tensor (see `Optimizer.keep_rates_on`).
+            reach = -group["lr"] * _UPDATE_RMS
+            steps = [(x * (max(x.shape) ** 0.5 * reach)).view(p.shape) for x, p in zip(updates, parameters, strict=True)]
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(parameters, steps)
 
     def _directions(self, parameters: list[Tensor]) -> list[Tensor]:
         """Gradients with Nesterov's momentum."""
@@ -52,15 +53,31 @@ class Muon(torch.optim.Optimizer):
         return list(torch._foreach_lerp(gradients, momenta, _MOMENTUM))
 
 
-def orthogonal(matrices_GMN: Tensor) -> Tensor:
-    """About the nearest (semi-)orthogonal matrix of each, in bfloat16, by the Newton-Schulz iteration."""
+def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """About the nearest (semi-)orthogonal matrix of each, by the Newton-Schulz iteration in bfloat16.
+
+    Matrices lie on their longer side, and get rows and columns of zeros up to a multiple of 64: the iteration leaves these as
+    they are, and then few shapes are left.
+    """
+    alike: dict[tuple[int, int], list[int]] = {}
+    for number, matrix in enumerate(matrices):
+        low, high = sorted(-(-side // _GRAIN) * _GRAIN for side in matrix.shape)
+        alike.setdefault((low, high), []).append(number)
+    found: list[Tensor] = list(matrices)
+    for (low, high), numbers in alike.items():
+        lying = [m.mT if m.shape[0] > m.shape[1] else m for m in (matrices[number] for number in numbers)]
+        padded_GMN = torch.stack([F.pad(m, (0, high - m.shape[1], 0, low - m.shape[0])) for m in lying])
+        for number, m, whole in zip(numbers, lying, _orthogonal(padded_GMN), strict=True):
+            cut = whole[: m.shape[0], : m.shape[1]].to(m.dtype)
+            found[number] = (cut if matrices[number].shape == m.shape else cut.mT).contiguous()
+    return found
+
+
+def _orthogonal(lying_GMN: Tensor) -> Tensor:
     a, b, c = _COEFFICIENTS
-    x = matrices_GMN.bfloat16()
-    tall = x.shape[1] > x.shape[2]
-    if tall:
-        x = x.mT
+    x = lying_GMN.bfloat16()
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if tall else x).to(matrices_GMN.dtype)
+    return x

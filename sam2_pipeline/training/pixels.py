@@ -2,11 +2,14 @@
 
 A mask decoder that knows nothing yet says little of what is wrong with the features that it reads. Here two vectors are made
 of every pixel's features, linear but for one activation: some pixels of an object ask, all pixels of the picture answer, and
-what they make of each other is to be the object's mask. It costs a fraction of a decoding, and is thrown away after training.
+what they make of each other is to be the object's mask, in their own frame or a later one. It costs a fraction of a decoding, and
+is thrown away after training.
 (Instance discrimination beside a mask transformer: Wang et al., MaX-DeepLab, 2021.)
 
 Letters in names: N rows, A asking pixels of each, P = S/4 x S/4 places, E channels.
 """
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +28,13 @@ _ASKING = 4  # as many random numbers as a row has for its first prompt
 _SHARPNESS, _DOUBT = 8.0, -3.0  # of a pixel about another, at first
 
 
+class Vectors(NamedTuple):
+    """Two of unit length for every place of V pictures, ``[V, E, P]``: as it asks, and as it answers."""
+
+    asking_VEP: Tensor
+    answering_VEP: Tensor
+
+
 class PixelTeacher(nn.Module):
     """Part of training, not of the model. Random from a seed of its own."""
 
@@ -38,25 +48,39 @@ class PixelTeacher(nn.Module):
         self.sharpness = nn.Parameter(torch.tensor(_SHARPNESS))
         self.bias = nn.Parameter(torch.tensor(_DOUBT))
 
-    def forward(self, features: FrameFeatures, lanes_N: Tensor, truth_NSS: Tensor, draws_NA: Tensor) -> Tensor:
-        """Logits ``[N, A, S/4, S/4]``: what is thought to belong to the pixel of the object that ``draws_NA`` chooses."""
-        side = features.stride4_VCHW.shape[-1]
+    def forward(self, features: FrameFeatures) -> Vectors:
         maps = (features.stride16_VDHW, features.stride8_VCHW, features.stride4_VCHW)
-        enlarged = [resize_maps(level(m), (side, side)) for level, m in zip(self.levels, maps, strict=True)]
-        vectors = self.vectors(F.gelu(enlarged[0] + enlarged[1] + enlarged[2])).flatten(2)
-        asking_VEP, answering_VEP = (F.normalize(x, dim=1).to(vectors.dtype) for x in vectors.chunk(2, dim=1))
-        pixels_NA, S = some_of(truth_NSS.flatten(1), draws_NA), truth_NSS.shape[-1]
-        asking_NAE = asking_VEP.mT[lanes_N[:, None], pixels_NA // S // 4 * side + pixels_NA % S // 4]
-        alike_NAP = (asking_NAE @ answering_VEP[lanes_N]).float()
+        size = tuple(features.stride4_VCHW.shape[-2:])
+        coarse, middle, fine = (resize_maps(level(m), size) for level, m in zip(self.levels, maps, strict=True))  # type: ignore
+        vectors = self.vectors(F.gelu(coarse + middle + fine)).flatten(2)
+        return Vectors(*(F.normalize(half, dim=1).to(vectors.dtype) for half in vectors.chunk(2, dim=1)))
+
+    def logits(self, asking: Vectors, answering: Vectors, lanes_N: Tensor, truth_NSS: Tensor, draws_NA: Tensor) -> Tensor:
+        """``[N, A, S/4, S/4]``: what of the pictures ``answering`` is thought to belong to the pixel of the object that ``draws_NA``
+        chooses in the pictures ``asking``, whose truth is given."""
+        S = truth_NSS.shape[-1]
+        side = S // 4
+        pixels_NA = some_of(truth_NSS.flatten(1), draws_NA)
+        asking_NAE = asking.asking_VEP.mT[lanes_N[:, None], pixels_NA // S // 4 * side + pixels_NA % S // 4]
+        alike_NAP = (asking_NAE @ answering.answering_VEP[lanes_N]).float()
         return (self.sharpness * alike_NAP + self.bias).unflatten(2, (side, side))
 
     def losses(
-        self, features: FrameFeatures, lanes_N: Tensor, truth_NSS: Tensor, draws_NK: Tensor, weights: LossSection
+        self, frames: list[FrameFeatures], lanes_N: Tensor, truth_TNSS: Tensor, draws_NK: Tensor, weights: LossSection
     ) -> tuple[Tensor, Tensor]:
-        """The mask losses of every row, ``[N]``, 0 for objects that are not there; and a mask, ``[N, S/4, S/4]``."""
-        logits = self(features, lanes_N, truth_NSS, draws_NK[:, :_ASKING])
-        truth = F.avg_pool2d(truth_NSS[:, None].float(), 4).flatten(2)
-        focal_NA = focal_loss(logits.flatten(2), truth.expand(-1, _ASKING, -1), weights.focal_alpha, weights.focal_gamma)
-        dice_NA = dice_loss(logits.flatten(2), truth)
-        there_N = truth_NSS.flatten(1).any(dim=1)
-        return (weights.focal * focal_NA + weights.dice * dice_NA).mean(dim=1) * there_N, logits[:, 0]
+        """The mask losses of every frame and row, ``[T, N]``, 0 for objects that are not there; and masks, ``[T, N, S/4, S/4]``.
+
+        Pixels of the first frame ask, of which every object has some, and all frames answer: so an object is to look the same
+        over time, and unlike others.
+        """
+        seen = [self(features) for features in frames]
+        losses, masks = [], []
+        for vectors, truth_NSS in zip(seen, truth_TNSS, strict=True):
+            logits = self.logits(seen[0], vectors, lanes_N, truth_TNSS[0], draws_NK[:, :_ASKING])
+            truth = F.avg_pool2d(truth_NSS[:, None].float(), 4).flatten(2)
+            focal_NA = focal_loss(logits.flatten(2), truth.expand(-1, _ASKING, -1), weights.focal_alpha, weights.focal_gamma)
+            dice_NA = dice_loss(logits.flatten(2), truth)
+            there_N = truth_NSS.flatten(1).any(dim=1)
+            losses.append((weights.focal * focal_NA + weights.dice * dice_NA).mean(dim=1) * there_N)
+            masks.append(logits[:, 0])
+        return torch.stack(losses), torch.stack(masks)

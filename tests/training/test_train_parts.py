@@ -326,6 +326,21 @@ def test_bfloat16_on_a_cpu_learns_about_the_same():
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+def test_masks_may_be_compared_at_coarser_cells():
+    """What the cells show whole is judged as by pixels; a border within a cell counts by its share."""
+    truth = torch.zeros(1, 64, 64, dtype=torch.bool)
+    truth[:, 16:48, 16:48] = True
+    right = torch.nn.functional.max_pool2d(truth[:, None].float(), 4) * 40 - 20
+    fine, coarse = (mask_losses(candidates(right), truth, LossSection(stride=stride), 1) for stride in (1, 2))
+    assert coarse.overlap == pytest.approx(fine.overlap.item(), abs=0.02) and coarse.overlap > 0.95
+    assert coarse.dice == pytest.approx(fine.dice.item(), abs=0.02) and coarse.focal == pytest.approx(fine.focal.item(), abs=0.02)
+    truth[:, :, 15] = truth[:, :, 16]  # half a cell of 2 more
+    wider = mask_losses(candidates(right), truth, LossSection(stride=2), 1)
+    assert wider.dice > coarse.dice
+    with pytest.raises(ConfigError, match=r"loss.stride is 3, expected 1, 2 or 4"):
+        LossSection(stride=3)
+
+
 def test_compiled_losses_are_the_same():
     batch = next(loaded(config())).batch(0)
     model = build_model("sam2_pipeline_small")
@@ -359,12 +374,28 @@ def test_a_pixel_asks_where_it_is_and_all_answer():
     truth[0, 40:44, 8:12] = truth[1, 60:, 60:] = True  # a single place each
     shapes = ((128, 4), (32, 8), (16, 16))
     features = FrameFeatures(*(torch.randn(2, channels, side, side) for channels, side in shapes))
-    logits = teacher(features, torch.tensor([1, 0]), truth, torch.rand(2, 4))
+    vectors = teacher(features)
+    logits = teacher.logits(vectors, vectors, torch.tensor([1, 0]), truth, torch.rand(2, 4))
     assert logits.shape == (2, 4, 16, 16) and torch.equal(logits, logits[:, :1].expand_as(logits))  # all four stand there
     # What a pixel is asked depends on who asks, and a mask on its own picture alone.
     changed = replace(features, stride4_VCHW=features.stride4_VCHW.index_fill(0, torch.tensor([0]), 0.0))
-    again = teacher(changed, torch.tensor([1, 0]), truth, torch.rand(2, 4))
+    others = teacher(changed)
+    again = teacher.logits(others, others, torch.tensor([1, 0]), truth, torch.rand(2, 4))
     assert torch.equal(again[0], logits[0]) and not torch.allclose(again[1], logits[1])
+
+
+def test_pixels_of_the_first_frame_ask_all_frames():
+    teacher = PixelTeacher(build_model("sam2_pipeline_small").config)
+    first, later = (FrameFeatures(*(torch.randn(1, channels, side, side) for channels, side in ((128, 4), (32, 8), (16, 16))))
+                    for _ in range(2))  # fmt: skip
+    truth = torch.zeros(3, 1, 64, 64, dtype=torch.bool)
+    truth[0, 0, 8:12, 8:12] = truth[1, 0, 40:44, 20:24] = True  # on the third frame it is not there
+    lanes, draws = torch.tensor([0]), torch.rand(1, 4)
+    losses, masks = teacher.losses([first, later, later], lanes, truth, draws, LossSection())
+    assert losses.shape == (3, 1) and masks.shape == (3, 1, 16, 16)
+    assert (losses[:2] > 0).all() and losses[2] == 0 and torch.equal(masks[1], masks[2])
+    asked = teacher(first).asking_VEP[0, :, 2 * 16 + 2] @ teacher(later).answering_VEP[0]
+    torch.testing.assert_close(masks[1, 0].flatten(), teacher.sharpness * asked + teacher.bias)
 
 
 class SomeEmpty:
@@ -508,7 +539,7 @@ def test_the_clock_can_decide_when_a_run_ends(monkeypatch):
 
 def test_muon_is_the_one_of_torch():
     torch.manual_seed(0)
-    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in ((8, 8), (8, 8), (16, 4), (4, 16))]
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in ((8, 8), (8, 8), (16, 4), (4, 16), (70, 3))]
     theirs = [torch.nn.Parameter(parameter.detach().clone()) for parameter in ours]
     mine = Muon([{"params": ours, "lr": 0.01, "weight_decay": 0.1}])
     torchs = torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
