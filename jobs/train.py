@@ -12,7 +12,7 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sam2_pipeline.training.settings import TrainConfig
@@ -78,9 +78,13 @@ def from_here(config: "TrainConfig") -> "TrainConfig":
     def absolute(path: str | None) -> str | None:
         return path if path is None or "://" in path else str(Path(path).expanduser().absolute())
 
+    def placed(data: dict[str, Any]) -> dict[str, Any]:
+        return data | {name: absolute(data[name]) for name in ("root", "pictures") if name in data}
+
     model = replace(config.model, checkpoint=absolute(config.model.checkpoint))
     data = replace(config.data, root=absolute(config.data.root), pictures=absolute(config.data.pictures))
-    return replace(config, model=model, data=data)
+    stages = tuple(stage | {"data": placed(stage["data"])} if stage.get("data") else stage for stage in config.stages)
+    return replace(config, model=model, data=data, stages=stages)
 
 
 if __name__ == "__main__":

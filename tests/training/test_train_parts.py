@@ -71,7 +71,7 @@ def test_wrong_settings_are_named(override, message):
         TrainConfig.load(None, override.split())
 
 
-@pytest.mark.parametrize("name", ["train_synthetic", "train_memory", "train_cpu"])
+@pytest.mark.parametrize("name", ["train_synthetic", "train_further", "train_memory", "train_cpu"])
 def test_the_shipped_settings_are_valid(request, name):
     loaded = TrainConfig.load(str(request.config.rootpath / "configs" / f"{name}.yaml"))
     assert loaded.model.config.image_size == 256
