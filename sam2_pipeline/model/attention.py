@@ -69,7 +69,7 @@ class Attention(nn.Module):
         """Few queries, many keys: neither keys nor values are projected."""
         q_NhLe = self._heads(self.q_proj(q_NLD))
         h, L, e = q_NhLe.shape[1:]
-        of_keys_heD, of_values_heD = (linear.weight.unflatten(0, (h, e)) for linear in (self.k_proj, self.v_proj))
+        of_keys_heD, of_values_heD = (linear.operands()[0].unflatten(0, (h, e)) for linear in (self.k_proj, self.v_proj))
         folded_NXD = (q_NhLe * e**-0.5 @ of_keys_heD).flatten(1, 2)
         weights_NXT = (folded_NXD @ k_NTD.mT).softmax(dim=-1)
         read_NhLD = (weights_NXT @ v_NTD).unflatten(1, (h, L))
@@ -81,9 +81,11 @@ class Attention(nn.Module):
         k_NhLe, v_NhLe = self._heads(self.k_proj(k_NLD)), self._heads(self.v_proj(v_NLD))
         h, L, e = k_NhLe.shape[1:]
         k_NhLe = k_NhLe * e**-0.5
-        folded_NXD = (k_NhLe @ self.q_proj.weight.unflatten(0, (h, e))).flatten(1, 2)
-        bias_NX1 = (k_NhLe @ self.q_proj.bias.view(h, e, 1)).flatten(1, 2)
-        values_NXD = (v_NhLe @ self.out_proj.weight.T.unflatten(0, (h, e))).flatten(1, 2)
+        (of_queries, bias), (of_result, _) = self.q_proj.operands(), self.out_proj.operands()
+        assert bias is not None
+        folded_NXD = (k_NhLe @ of_queries.unflatten(0, (h, e))).flatten(1, 2)
+        bias_NX1 = (k_NhLe @ bias.view(h, e, 1)).flatten(1, 2)
+        values_NXD = (v_NhLe @ of_result.T.unflatten(0, (h, e))).flatten(1, 2)
         scores_NXT = folded_NXD @ q_NTD.mT + bias_NX1
         weights_NXT = scores_NXT.unflatten(1, (h, L)).softmax(dim=2).flatten(1, 2)
         return torch.add(weights_NXT.mT @ values_NXD, self.out_proj.bias)

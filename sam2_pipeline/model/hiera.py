@@ -31,14 +31,6 @@ def join_windows(windows: Tensor, sides: tuple[int, int], size: tuple[int, int])
     return x.flatten(3, 4).flatten(1, 2)
 
 
-def pad_below(x_BHWC: Tensor, window: int, padding_C: Tensor) -> Tensor:
-    """Maps grown below and to the right by a constant, until windows fit."""
-    B, H, W, C = x_BHWC.shape
-    padded = padding_C.to(x_BHWC.dtype).expand(B, -(-H // window) * window, -(-W // window) * window, C).clone()
-    padded[:, :H, :W] = x_BHWC
-    return padded
-
-
 def spans(length: int, window: int) -> list[tuple[int, int, int]]:
     """A side in stretches of windows of one size: (begin, end, the windows' side), whole windows and the rest."""
     whole = length // window * window
@@ -66,25 +58,29 @@ class MultiScaleAttention(nn.Module):
     def forward(self, x_BHWC: Tensor, window: int) -> Tensor:
         """``window`` 0 is the whole map.
 
-        Padding is not masked, it takes part in attention, as in the reference: a position of zeros, so its projections are
-        the bias alone. Hence padding comes after the projection, which is spared that work.
+        Where windows do not fit, the map is padded below and to the right with zeros, which take part in attention, as in the
+        reference. On a CPU that work is spared (see `_attend_unpadded`); elsewhere few and large kernels are better.
         """
+        if window and not eager_on_cpu(x_BHWC):
+            return self._windows_as_maps(x_BHWC, window)
         C = self.proj.in_features
         q, kv = self.qkv(x_BHWC).split((C, 2 * C), dim=-1)
         if self.pooled:
             q = pool(q)
         H, W = kv.shape[1:3]
-        if not window:
-            x = self._attend(q, kv, (H, W))
-        elif H % window == 0 and W % window == 0:
-            x = self._attend(q, kv, (window, window))
-        elif eager_on_cpu(q):
-            x = self._attend_unpadded(q, kv, window)
-        else:
-            query_window = window // 2 if self.pooled else window
-            padded = pad_below(q, query_window, self.qkv.bias[:C]), pad_below(kv, window, self.qkv.bias[C:])
-            x = self._attend(*padded, (window, window))[:, : q.shape[1], : q.shape[2]]
-        return self.proj(x)
+        if window and (H % window or W % window):
+            return self.proj(self._attend_unpadded(q, kv, window))
+        return self.proj(self._attend(q, kv, (window or H, window or W)))
+
+    def _windows_as_maps(self, x_BHWC: Tensor, window: int) -> Tensor:
+        """Cut out first, every window is a small map to attend to as a whole."""
+        H, W = x_BHWC.shape[1:3]
+        padded = F.pad(x_BHWC, (0, 0, 0, -W % window, 0, -H % window)) if H % window or W % window else x_BHWC
+        attended = self(split_windows(padded, (window, window)).unflatten(1, (window, window)), 0)
+        halves = 2 if self.pooled else 1
+        size = padded.shape[1] // halves, padded.shape[2] // halves
+        joined = join_windows(attended.flatten(1, 2), tuple(attended.shape[1:3]), size)
+        return joined[:, : H // halves, : W // halves]
 
     def _attend_unpadded(self, q_BHWC: Tensor, kv_BHWC: Tensor, window: int) -> Tensor:
         """What padded windows give, by windows of up to four sizes: whole, cut at the right, at the bottom, or at both."""

@@ -56,8 +56,8 @@ class PixelTeacher(nn.Module):
         return Vectors(*(F.normalize(half, dim=1).to(vectors.dtype) for half in vectors.chunk(2, dim=1)))
 
     def logits(self, asking: Vectors, answering: Vectors, lanes_N: Tensor, truth_NSS: Tensor, draws_NA: Tensor) -> Tensor:
-        """``[N, A, S/4, S/4]``: what of the pictures ``answering`` is thought to belong to the pixel of an object that ``draws_NA``
-        chooses in the pictures ``asking``, of which the truth is."""
+        """``[N, A, S/4, S/4]``: what of the pictures ``answering`` is thought to belong to the pixel of an object that
+        ``draws_NA`` chooses in the pictures ``asking``, of which the truth is."""
         S = truth_NSS.shape[-1]
         side = S // 4
         pixels_NA = some_of(truth_NSS.flatten(1), draws_NA)

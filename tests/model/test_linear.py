@@ -57,10 +57,32 @@ def test_training_sees_the_plain_layer():
     assert layer.weight.grad is not None and layer.weight.grad.abs().sum() > 0
 
 
-def test_bfloat16_is_left_to_pytorch():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_gives_what_it_always_gives(dtype):
+    torch.manual_seed(0)
     layer, x = Linear(16, 8), torch.randn(700, 16)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert layer(x).dtype == torch.bfloat16
+    plain = nn.Linear(16, 8)
+    plain.load_state_dict(layer.state_dict())
+    for _ in range(2):  # the second time with a new bias
+        with torch.autocast("cpu", dtype), torch.no_grad():
+            assert torch.equal(layer(x), plain(x)) and layer(x).dtype == dtype
+            assert layer.operands()[0] is layer.operands()[0]  # made once
+        for one in (layer, plain):
+            one.bias.data = torch.ones(8)
+    with torch.autocast("cpu", dtype), torch.no_grad():
+        layer.weight.mul_(2)
+        plain.weight.mul_(2)
+        assert torch.equal(layer(x), plain(x))
+    with torch.no_grad():
+        assert layer.operands() == (layer.weight, layer.bias)
+    assert pickle.loads(pickle.dumps(layer))._rounded is None
+
+
+def test_autocast_in_training_sees_the_weight_itself():
+    layer, x = Linear(16, 8), torch.randn(700, 16)
+    with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16):
+        layer(x).float().sum().backward()
+    assert layer.weight.grad is not None and layer.weight.grad.abs().sum() > 0
 
 
 def test_a_chain():

@@ -84,4 +84,7 @@ def test_workers_find_what_was_named_from_here(monkeypatch, tmp_path):
     assert far.model.checkpoint == "s3://bucket/weights.pt"
     stages = "stages=[{share: 0.5, data: {pictures: photos, batch: 4}}, {share: 0.5, prompts: {mask: 0.2}}]"
     first, second = job["from_here"](TrainConfig.load(None, [stages])).stages
-    assert first["data"] == {"pictures": str(tmp_path / "photos"), "batch": 4} and second == {"share": 0.5, "prompts": {"mask": 0.2}}
+    assert first["data"] == {"pictures": str(tmp_path / "photos"), "batch": 4} and second == {
+        "share": 0.5,
+        "prompts": {"mask": 0.2},
+    }
