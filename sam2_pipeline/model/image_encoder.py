@@ -16,6 +16,7 @@ from sam2_pipeline.model.config import TrunkConfig
 from sam2_pipeline.model.conventions import PIXEL_MEAN, PIXEL_STD
 from sam2_pipeline.model.hiera import Hiera
 from sam2_pipeline.model.layers import constant
+from sam2_pipeline.model.linear import Kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class FpnNeck(nn.Module):
     def __init__(self, stage_dims: tuple[int, ...], dim: int):
         super().__init__()
         self.convs = nn.ModuleList(_Lateral(d, dim) for d in reversed(stage_dims))
+        self._joined = [Kept() for _ in stage_dims]
 
     def _lateral(self, level: int) -> nn.Conv2d:
         return cast(nn.Conv2d, self.convs[level].conv)
@@ -75,10 +77,14 @@ class FpnNeck(nn.Module):
 
         Two 1 x 1 convolutions in a row are one; the 256-channel map between them is large and nobody else reads it.
         """
-        lateral = self._lateral(level)
-        weight = conv.weight.flatten(1) @ lateral.weight.flatten(1)
-        bias = F.linear(lateral.get_parameter("bias"), conv.weight.flatten(1), conv.bias)
-        return F.conv2d(stage, weight[..., None, None].to(stage.dtype), bias.to(stage.dtype))
+        first, second = self._lateral(level), conv
+
+        def joined() -> tuple[Tensor, Tensor | None]:
+            weight = second.weight.flatten(1) @ first.weight.flatten(1)
+            return weight[..., None, None], F.linear(first.get_parameter("bias"), second.weight.flatten(1), second.bias)
+
+        sources = (*first.parameters(), *second.parameters())
+        return F.conv2d(stage, *self._joined[level](joined, *sources))
 
 
 class ImageEncoder(nn.Module):

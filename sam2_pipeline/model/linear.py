@@ -6,8 +6,9 @@ the same way. Under autocast it is the rounded weight: autocast rounds weights a
 which on a GPU is two kernels of the three that a small layer takes.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,38 +22,77 @@ _FEWEST_ROWS = 512  # below, there is little to gain, and a second copy of the w
 _OPERATORS = ("_reorder_linear_weight", "_linear_pointwise")
 
 
+class Kept:
+    """What is made of parameters, once for all inference under one precision; anew after one of them was trained, loaded or
+    moved. Where a gradient is asked, or a compiler looks on, it is made at every call. Copies and pickles begin empty."""
+
+    def __init__(self) -> None:
+        self._state: tuple[object, ...] | None = None
+        self._made: tuple[Tensor, Tensor | None] | None = None
+
+    def __call__(self, make: Callable[[], tuple[Tensor, Tensor | None]], *sources: Tensor) -> tuple[Tensor, Tensor | None]:
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or any(source.is_inference() for source in sources):
+            return make()  # tensors of inference mode do not tell when they change
+        state = (autocast_dtype(sources[0]), *((source.data_ptr(), source._version) for source in sources))
+        if self._made is None or self._state != state:
+            self._state, self._made = state, make()
+        return self._made
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return Kept, ()
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """What products on the tensor's device are rounded to at present; None where they are not."""
+    kind = x.device.type
+    enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if enabled else None
+
+
+def rounded(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The tensors as autocast would round them."""
+    return tuple(None if t is None else t.to(autocast_dtype(t) or t.dtype) for t in tensors)
+
+
 class Linear(nn.Linear):
     """`nn.Linear`, then an activation. In inference, the layer holds a second copy of its weight."""
 
-    _packed: tuple[tuple[int, int], Tensor] | None = None
-    _rounded: tuple[tuple[object, ...], tuple[Tensor, Tensor | None]] | None = None
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._operands, self._packed = Kept(), Kept()
 
     def forward(self, input: Tensor, activation: Activation = "none") -> Tensor:
         if packs(input, self.weight):
-            return torch.ops.mkldnn._linear_pointwise(input, self._pack(), self.bias, activation, [], "none")
+            weight, bias = self._packed(self._pack, *self._sources())
+            return torch.ops.mkldnn._linear_pointwise(input, weight, bias, activation, [], "none")
         x = F.linear(input, *self.operands())
         return x if activation == "none" else F.relu(x) if activation == "relu" else F.gelu(x)
 
     def operands(self) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias as products take them here and now: under autocast, rounded to its type."""
-        weight, bias, kind = self.weight, self.bias, self.weight.device.type
-        if not _rounds(weight) or not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
-            return weight, bias
-        dtype = torch.get_autocast_dtype(kind)
-        state = (dtype, *(None if t is None else (t.data_ptr(), t._version) for t in (weight, bias)))
-        if self._rounded is None or self._rounded[0] != state:
-            self._rounded = state, (weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype))
-        return self._rounded[1]
+        """Weight and bias as products take them here and now: under autocast, rounded."""
+        return self._operands(self._round, *self._sources())
 
-    def _pack(self) -> Tensor:
-        """The weight in order; anew after it was trained, loaded or moved."""
-        state = (self.weight.data_ptr(), self.weight._version)
-        if self._packed is None or self._packed[0] != state:
-            self._packed = state, torch.ops.mkldnn._reorder_linear_weight(self.weight.detach())
-        return self._packed[1]
+    def _sources(self) -> list[Tensor]:
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
 
-    def __getstate__(self) -> dict[str, object]:  # what is kept can be made again, and oneDNN's can be neither copied nor stored
-        return {name: value for name, value in self.__dict__.items() if name not in ("_packed", "_rounded")}
+    def _arranged(self) -> tuple[Tensor, Tensor | None]:
+        return self.weight, self.bias
+
+    def _round(self) -> tuple[Tensor, Tensor | None]:
+        weight, bias = rounded(*self._arranged())
+        assert weight is not None
+        return weight, bias
+
+    def _pack(self) -> tuple[Tensor, Tensor | None]:
+        weight, bias = self._arranged()
+        return torch.ops.mkldnn._reorder_linear_weight(weight.detach()), bias
+
+
+class PairedLinear(Linear):
+    """A linear layer with its output channels ordered 0, 2, 4, ..., 1, 3, 5, ...: adjacent pairs become two halves."""
+
+    def _arranged(self) -> tuple[Tensor, Tensor | None]:
+        return torch.cat((self.weight[0::2], self.weight[1::2])), torch.cat((self.bias[0::2], self.bias[1::2]))
 
 
 class MLP(nn.Module):
@@ -79,15 +119,6 @@ def packs(x: Tensor, weight: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not weight.is_inference()  # such tensors do not tell when they change
         and _AVAILABLE
-    )
-
-
-def _rounds(weight: Tensor) -> bool:
-    return (
-        weight.dtype == torch.float32
-        and not torch.is_grad_enabled()
-        and not weight.is_inference()  # such tensors do not tell when they change
-        and not torch.compiler.is_compiling()
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sam2_pipeline.model.attention import attend
 from sam2_pipeline.model.layers import in_pieces
-from sam2_pipeline.model.linear import Linear
+from sam2_pipeline.model.linear import Kept, Linear, PairedLinear
 from sam2_pipeline.model.native.reading import read_memory, reads_natively
 from sam2_pipeline.model.positions import rotary_tables
 
@@ -23,27 +23,19 @@ _QUERY_POSITION_WEIGHT = 0.1
 class RotaryAttention(nn.Module):
     """Single-head attention whose queries and keys are turned by axial RoPE.
 
-    Three exact rewritings keep it lean. (1) RoPE turns adjacent pairs of channels; the rows of both projections are permuted
-    so that the pairs become two contiguous halves, which no dot product notices. (2) Values are projected *after* the
+    Three exact rewritings keep it lean. (1) RoPE turns adjacent pairs of channels; both projections give the pairs as two
+    contiguous halves, which no dot product notices. (2) Values are projected *after* the
     attention: softmax(q k^T)(m W_v) W_o = (softmax(q k^T) m)(W_v W_o), so the large product has C columns and not D.
     (3) On a CPU the keys of whole maps are never made: see ``native/read_maps.c``.
     """
 
     def __init__(self, dim: int, key_dim: int):
         super().__init__()
-        self.q_proj = nn.Linear(dim, dim)
-        self.k_proj = nn.Linear(key_dim, dim)
+        self.q_proj = PairedLinear(dim, dim)
+        self.k_proj = PairedLinear(key_dim, dim)
         self.v_proj = Linear(key_dim, dim)
         self.out_proj = Linear(dim, dim)
-
-    @staticmethod
-    def _halves(linear: nn.Linear) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the projection with its output channels ordered 0, 2, 4, ..., 1, 3, 5, ..."""
-        return torch.cat((linear.weight[0::2], linear.weight[1::2])), torch.cat((linear.bias[0::2], linear.bias[1::2]))
-
-    @classmethod
-    def _project_halves(cls, linear: nn.Linear, x: Tensor) -> Tensor:
-        return F.linear(x, *cls._halves(linear))
+        self._of_values = Kept()
 
     @staticmethod
     def _rotate(x_NTD: Tensor, cos_TP: Tensor, sin_TP: Tensor) -> Tensor:
@@ -56,24 +48,29 @@ class RotaryAttention(nn.Module):
         """``q`` ``[N, T, D]``, ``k`` and ``v`` ``[N, K, C]``; the last ``num_unplaced`` keys are not turned."""
 
         def turned_keys(maps_NMTC: Tensor) -> Tensor:
-            return self._rotate(self._project_halves(self.k_proj, maps_NMTC), *tables)
+            return self._rotate(self.k_proj(maps_NMTC), *tables)
 
-        q = self._rotate(self._project_halves(self.q_proj, q), *tables)
+        q = self._rotate(self.q_proj(q), *tables)
         if v.shape[-1] < q.shape[-1] and reads_natively(q, (k.shape[1] - num_unplaced) // q.shape[1]):
-            attended = read_memory(q, k, v, self._halves(self.k_proj), tables, num_unplaced)
+            weight, bias = self.k_proj.operands()
+            assert bias is not None
+            attended = read_memory(q, k, v, (weight, bias), tables, num_unplaced)
             if attended.isfinite().all():
                 return self._project_values(attended)
         maps, unplaced = k.split((k.shape[1] - num_unplaced, num_unplaced), dim=1)
         placed = in_pieces(turned_keys, maps.unflatten(1, (-1, q.shape[1])), dim=1).flatten(1, 2)
-        k = torch.cat((placed, self._project_halves(self.k_proj, unplaced)), dim=1)
+        k = torch.cat((placed, self.k_proj(unplaced)), dim=1)
         if v.shape[-1] >= q.shape[-1]:
             return self.out_proj(attend(q, k, self.v_proj(v)))
         return self._project_values(attend(q, k, v.to(q.dtype)))
 
     def _project_values(self, attended: Tensor) -> Tensor:
-        weight = self.out_proj.weight @ self.v_proj.weight
-        bias = self.out_proj.weight @ self.v_proj.bias + self.out_proj.bias
-        return F.linear(attended, weight, bias)
+        out, values = self.out_proj, self.v_proj
+
+        def joined() -> tuple[Tensor, Tensor | None]:
+            return out.weight @ values.weight, out.weight @ values.bias + out.bias
+
+        return F.linear(attended, *self._of_values(joined, out.weight, out.bias, values.weight, values.bias))
 
 
 class MemoryAttentionLayer(nn.Module):

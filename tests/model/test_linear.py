@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sam2_pipeline.model.linear import MLP, Linear, packs
+from sam2_pipeline.model.linear import MLP, Kept, Linear, PairedLinear, packs
 
 ACTIVATIONS = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
 
@@ -75,7 +75,7 @@ def test_autocast_gives_what_it_always_gives(dtype):
         assert torch.equal(layer(x), plain(x))
     with torch.no_grad():
         assert layer.operands() == (layer.weight, layer.bias)
-    assert pickle.loads(pickle.dumps(layer))._rounded is None
+    assert pickle.loads(pickle.dumps(layer))._operands._made is None
 
 
 def test_autocast_in_training_sees_the_weight_itself():
@@ -83,6 +83,40 @@ def test_autocast_in_training_sees_the_weight_itself():
     with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16):
         layer(x).float().sum().backward()
     assert layer.weight.grad is not None and layer.weight.grad.abs().sum() > 0
+
+
+def test_pairs_become_halves_whichever_way_the_product_goes():
+    torch.manual_seed(0)
+    layer = PairedLinear(16, 8)
+    order = [0, 2, 4, 6, 1, 3, 5, 7]
+    for x in (torch.randn(700, 16), torch.randn(3, 16)):  # by oneDNN's operator, and by PyTorch's
+        plain = F.linear(x, layer.weight, layer.bias)[:, order]
+        torch.testing.assert_close(layer(x), plain, atol=1e-5, rtol=1e-5)
+        with torch.enable_grad():
+            torch.testing.assert_close(layer(x), plain, atol=1e-5, rtol=1e-5)
+    assert layer.state_dict().keys() == {"weight", "bias"} and torch.equal(layer.operands()[0], layer.weight[order])
+
+
+def test_what_is_kept_is_made_anew_when_it_must_be():
+    weight, made = nn.Parameter(torch.ones(2)), []
+
+    def make():
+        made.append(weight.detach().clone())
+        return made[-1], None
+
+    kept = Kept()
+    assert kept(make, weight)[0] is kept(make, weight)[0] and len(made) == 1
+    with torch.autocast("cpu", torch.bfloat16):
+        kept(make, weight)
+        kept(make, weight)
+    assert len(made) == 2
+    weight.mul_(3)
+    assert kept(make, weight)[0].tolist() == [3, 3]
+    with torch.enable_grad():
+        kept(make, weight)
+        kept(make, weight)
+    assert len(made) == 5
+    assert copy.deepcopy(kept)._made is None
 
 
 def test_a_chain():
