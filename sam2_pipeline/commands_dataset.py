@@ -41,6 +41,7 @@ def export(options: argparse.Namespace) -> int:
             dataset,
             destination,
             options.format,
+            only=tuple(options.only),
             frames=options.frames,
             overwrite=options.overwrite,
             video_options=config.storage_options_for,

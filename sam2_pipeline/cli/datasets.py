@@ -23,6 +23,7 @@ sav, coco and ytvis keep every mask; `sam2-pipeline import` reads all but yolo b
 
 examples:
   sam2-pipeline export masklets/ coco/ --format coco --frames
+  sam2-pipeline export masklets/ sav/ --format sav --only accept
   sam2-pipeline export s3://bucket/masklets s3://bucket/sav --format sav
 
 exit status: 0 all written; 3 some videos could not be (they are listed); 2 bad usage; 1 a place cannot be read or written""",
@@ -30,6 +31,14 @@ exit status: 0 all written; 3 some videos could not be (they are listed); 2 bad 
     add_output(parser)
     parser.add_argument("destination", metavar="DEST", help="path or fsspec URL of an empty or new folder")
     parser.add_argument("--format", required=True, choices=["sav", "coco", "ytvis", "davis", "yolo"])
+    parser.add_argument(
+        "--only",
+        metavar="VERDICT",
+        action="append",
+        choices=["accept", "refine", "reject"],
+        default=[],
+        help="masklets of this verdict, a person's if there is one, else the judge's (repeatable)",
+    )
     parser.add_argument("--frames", action="store_true", help="also the annotated frames as JPEG, or for sav the videos")
     parser.add_argument("--overwrite", action="store_true", help="DEST may hold something already")
     parser.add_argument("--quiet", action="store_true", help="no progress")

@@ -2,8 +2,8 @@
 
 import io
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, get_args
 
 import pyarrow.compute as pc
@@ -19,7 +19,9 @@ from sam2_pipeline.io.dataset import MaskletDataset
 from sam2_pipeline.io.decode import open_video
 from sam2_pipeline.io.storage import Storage
 from sam2_pipeline.io.urls import extension, fetch
+from sam2_pipeline.io.verdicts import WORDS, Word
 from sam2_pipeline.masklets.annotated import AnnotatedVideo
+from sam2_pipeline.masklets.masklet import Masklet
 
 Format = Literal["sav", "coco", "ytvis", "davis", "yolo"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -78,6 +80,7 @@ def export(
     destination: Storage,
     format: Format,
     *,
+    only: Collection[Word] = (),
     frames: bool = False,
     overwrite: bool = False,
     video_options: Callable[[str], Mapping[str, Any]] = lambda uri: {},
@@ -86,24 +89,32 @@ def export(
     """Writes every video that was done.
 
     Args:
+        only: verdicts: masklets of others, or of none, are left out. What a person said last counts, otherwise the judge's.
         frames: also write the annotated frames as JPEG where the format has them; for SA-V, copy the videos.
         overwrite: the destination may hold something.
         video_options: fsspec's options for the address of a video.
         on_video: told after every video how many are done, and of how many.
 
     Raises:
-        ConfigError: there is no such format, or the destination is not empty.
+        ConfigError: there is no such format or verdict, or the destination is not empty.
         StorageError: tables cannot be read, or files not be written.
     """
     if format not in FORMATS:
         raise ConfigError(f"there is no format {format!r}, expected one of {', '.join(FORMATS)}")
+    if unknown := set(only) - set(WORDS):
+        raise ConfigError(f"there is no verdict {min(unknown)!r}, expected some of {', '.join(WORDS)}")
     if not overwrite and (there := next(destination.list(recursive=True), None)):
         raise ConfigError(f"{destination.locate(there[0])} is there already; choose an empty place, or --overwrite")
     writer = _WRITERS[format](destination)
     wanted = dataset.videos(columns=["video_id"], filter=pc.field("status") == "ok").column(0).to_pylist()
-    masklets, failures = 0, []
+    said = {(row["video_id"], row["masklet_id"]): row["verdict"] for row in dataset.verdicts().to_pylist()} if only else {}
+    masklets, passed_over, failures = 0, 0, []
     for done, video_id in enumerate(wanted, 1):
         video = dataset.video(video_id)
+        if only:
+            chosen = _chosen(video, said, only)
+            passed_over += len(video.masklets) - len(chosen.masklets)
+            video = chosen
         try:
             if frames:
                 _copy_frames(video, writer, video_options)
@@ -114,7 +125,27 @@ def export(
         on_video(done, len(wanted))
     writer.finish()
     left_out = len(dataset.video_ids) - len(wanted)
-    return Exported(len(wanted) - len(failures), masklets, tuple(failures), left_out, tuple(writer.notes()))
+    notes = writer.notes()
+    if passed_over:
+        notes = [f"{passed_over} masklets of other verdicts than {', '.join(only)}, or of none, are left out", *notes]
+    return Exported(len(wanted) - len(failures), masklets, tuple(failures), left_out, tuple(notes))
+
+
+def _chosen(video: AnnotatedVideo, said: Mapping[tuple[str, int], Word], only: Collection[Word]) -> AnnotatedVideo:
+    """The video with the masklets of these verdicts; who is part of one that is left out is part of none."""
+
+    def verdict(masklet: Masklet) -> Word | None:
+        judged = masklet.judgement.verdict if masklet.judgement else None
+        return said.get((video.video_id, masklet.masklet_id), judged)
+
+    kept = {masklet.masklet_id: masklet for masklet in video.masklets if verdict(masklet) in only}
+    orphaned = (
+        replace(masklet, seed=replace(masklet.seed, parent_masklet_id=None))
+        if masklet.seed.parent_masklet_id not in kept
+        else masklet
+        for masklet in kept.values()
+    )
+    return replace(video, masklets=tuple(orphaned))
 
 
 def _copy_frames(video: AnnotatedVideo, writer: Writer, video_options: Callable[[str], Mapping[str, Any]]) -> None:

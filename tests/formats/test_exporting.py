@@ -20,10 +20,12 @@ from sam2_pipeline.io.dataset import MaskletDataset
 from sam2_pipeline.io.parts import UnitWriter
 from sam2_pipeline.io.spool import MaskSpool
 from sam2_pipeline.io.storage import Storage
+from sam2_pipeline.io.verdicts import Verdict, write_verdicts
 from sam2_pipeline.masklets.masklet import MaskletFrame, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import encode
 from sam2_pipeline.masklets.schema import VIDEOS
+from sam2_pipeline.masklets.verdict import Judgement
 from sam2_pipeline.masklets.work import Commit
 
 
@@ -127,6 +129,42 @@ def test_failed_videos_are_left_out(tmp_path, capsys):
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "out"), "--format", "ytvis"]) == 0
     assert "1 videos, 1 masklets" in (text := capsys.readouterr().out)
     assert "1 videos that the run failed on are left out" in text
+
+
+def test_only_what_was_accepted(tmp_path, capsys):
+    """The judge accepts masklets 0 and 1 of either video; of one of them somebody said otherwise, and of one that has no verdict
+    that it is good."""
+    objects = {n: {0: disc(5 + 6 * n, 9, 4), 4: disc(5 + 6 * n, 12, 4)} for n in range(3)}  # masklet ids are 2, 1, 0
+    judged = {0: Judgement(1.0, 1.0, "accept"), 1: Judgement(1.0, 1.0, "accept")}
+    url = write_tables(tmp_path / "run", {"v": objects, "w": objects}, judgements=judged)
+    write_verdicts(Storage(url), [Verdict("v", 1, "reject", "ada"), Verdict("w", 2, "refine", "ada")])
+    write_verdicts(Storage(url), [Verdict("w", 2, "accept", "bob")])
+    assert main(["export", url, str(tmp_path / "out"), "--format", "ytvis", "--only", "accept"]) == 0
+    assert "2 masklets of other verdicts than accept, or of none, are left out" in capsys.readouterr().out
+    found = open_masks(tmp_path / "out")
+    assert [sorted(found.load(name).numbers()) for name in ("v", "w")] == [[2], [0, 1, 2]]
+    export(MaskletDataset(url), Storage(tmp_path / "doubtful"), "coco", only=("reject", "refine"))
+    assert [open_masks(tmp_path / "doubtful").load(name).numbers() for name in ("v", "w")] == [(1,), ()]
+    with pytest.raises(ConfigError, match="there is no verdict 'good', expected some of accept, reject, refine"):
+        export(MaskletDataset(url), Storage(tmp_path / "none"), "sav", only=("good",))
+
+
+def test_who_is_part_of_what_is_left_out_is_part_of_none(tmp_path):
+    with MaskSpool("v") as spool:
+        for n in range(3):
+            spool.add(n, MaskletFrame(0, 0.0, disc(9, 9, 4), 0.9, 1.0, 0.9))
+        spool.add_judgements({1: Judgement(1.0, 1.0, "accept"), 2: Judgement(1.0, 1.0, "accept")})
+        prompt = Prompt(0, 0, [[9, 9]], [1])
+        seeds = [MaskletSeed(n, "auto", prompt, parent_masklet_id=parent) for n, parent in enumerate((None, 0, 1))]
+        with UnitWriter(Storage(tmp_path / "run"), "u", "1", {}) as writer:
+            row = dict.fromkeys(VIDEOS.names) | {"video_id": "v", "status": "ok", "width": 64, "height": 48}
+            writer.add_video(row | {"fps": 24.0, "frame_count": 1, "duration_s": 1 / 24, "codec": "h264"}, spool, seeds)
+            parts = writer.finish()
+    commit_unit(Storage(tmp_path / "run"), Commit("u", "1", parts, ("v",), 1, 0))
+    export(MaskletDataset(tmp_path / "run"), Storage(tmp_path / "out"), "sav", only=("accept",))
+    assert main(["import", str(tmp_path / "out"), str(tmp_path / "back"), "--quiet"]) == 0
+    rows = MaskletDataset(tmp_path / "back").masklets().to_pylist()
+    assert [row["parent_masklet_id"] for row in rows] == [None, rows[0]["masklet_id"]]
 
 
 def test_import_says_what_it_did(tmp_path, capsys):
