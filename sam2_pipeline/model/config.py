@@ -80,8 +80,8 @@ EMBEDDED = ModelConfig(
     hidden_dim=128,
     feedforward_dim=512,
     memory_layers=2,
-    good_iou=0.5,
-    good_stability=0.85,
+    good_iou=0.55,
+    good_stability=0.8,
 )
 
 _OFFICIAL = [
