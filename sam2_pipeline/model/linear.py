@@ -27,16 +27,16 @@ class Kept:
     moved. Where a gradient is asked, or a compiler looks on, it is made at every call. Copies and pickles begin empty."""
 
     def __init__(self) -> None:
-        self._state: tuple[object, ...] | None = None
-        self._made: tuple[Tensor, Tensor | None] | None = None
+        self._held: tuple[tuple[object, ...], tuple[Tensor, Tensor | None]] | None = None  # one thing, as threads may share it
 
     def __call__(self, make: Callable[[], tuple[Tensor, Tensor | None]], *sources: Tensor) -> tuple[Tensor, Tensor | None]:
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or any(source.is_inference() for source in sources):
             return make()  # tensors of inference mode do not tell when they change
         state = (autocast_dtype(sources[0]), *((source.data_ptr(), source._version) for source in sources))
-        if self._made is None or self._state != state:
-            self._state, self._made = state, make()
-        return self._made
+        held = self._held
+        if held is None or held[0] != state:
+            self._held = held = state, make()
+        return held[1]
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return Kept, ()

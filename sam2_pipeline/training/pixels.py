@@ -50,8 +50,8 @@ class PixelTeacher(nn.Module):
 
     def forward(self, features: FrameFeatures) -> Vectors:
         maps = (features.stride16_VDHW, features.stride8_VCHW, features.stride4_VCHW)
-        size = tuple(features.stride4_VCHW.shape[-2:])
-        coarse, middle, fine = (resize_maps(level(m), size) for level, m in zip(self.levels, maps, strict=True))  # type: ignore
+        height, width = features.stride4_VCHW.shape[-2:]
+        coarse, middle, fine = (resize_maps(level(m), (height, width)) for level, m in zip(self.levels, maps, strict=True))
         vectors = self.vectors(F.gelu(coarse + middle + fine)).flatten(2)
         return Vectors(*(F.normalize(half, dim=1).to(vectors.dtype) for half in vectors.chunk(2, dim=1)))
 

@@ -75,7 +75,7 @@ def test_autocast_gives_what_it_always_gives(dtype):
         assert torch.equal(layer(x), plain(x))
     with torch.no_grad():
         assert layer.operands() == (layer.weight, layer.bias)
-    assert pickle.loads(pickle.dumps(layer))._operands._made is None
+    assert pickle.loads(pickle.dumps(layer))._operands._held is None
 
 
 def test_autocast_in_training_sees_the_weight_itself():
@@ -116,7 +116,7 @@ def test_what_is_kept_is_made_anew_when_it_must_be():
         kept(make, weight)
         kept(make, weight)
     assert len(made) == 5
-    assert copy.deepcopy(kept)._made is None
+    assert copy.deepcopy(kept)._held is None
 
 
 def test_a_chain():
