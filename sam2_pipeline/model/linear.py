@@ -57,6 +57,8 @@ def rounded(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
 class Linear(nn.Linear):
     """`nn.Linear`, then an activation. In inference, the layer holds a second copy of its weight."""
 
+    _rearranges = False
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._operands, self._packed = Kept(), Kept()
@@ -70,6 +72,8 @@ class Linear(nn.Linear):
 
     def operands(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias as products take them here and now: under autocast, rounded."""
+        if not self._rearranges and autocast_dtype(self.weight) is None:
+            return self.weight, self.bias
         return self._operands(self._round, *self._sources())
 
     def _sources(self) -> list[Tensor]:
@@ -90,6 +94,8 @@ class Linear(nn.Linear):
 
 class PairedLinear(Linear):
     """A linear layer with its output channels ordered 0, 2, 4, ..., 1, 3, 5, ...: adjacent pairs become two halves."""
+
+    _rearranges = True
 
     def _arranged(self) -> tuple[Tensor, Tensor | None]:
         return torch.cat((self.weight[0::2], self.weight[1::2])), torch.cat((self.bias[0::2], self.bias[1::2]))
