@@ -60,21 +60,31 @@ class SavMasks(MaskSource):
 
 
 class SavWriter:
-    """Writes ``VIDEO_auto.json`` and ``VIDEO_manual.json``, each where a video has such masklets."""
+    """Writes ``VIDEO_auto.json`` and ``VIDEO_manual.json``, each where a video has such masklets. A video without any has the one
+    that the others have, or else an automatic one: readers do not like to find both kinds."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
+        self._kinds: set[str] = set()
+        self._empty: list[AnnotatedVideo] = []
 
     def add(self, video: AnnotatedVideo) -> None:
-        kinds = {sav_kind(masklet) for masklet in video.masklets} or {"auto"}
+        kinds = {sav_kind(masklet) for masklet in video.masklets}
         for kind in sorted(kinds):
             chosen = tuple(masklet for masklet in video.masklets if sav_kind(masklet) == kind)
-            content = write_annotation(replace(video, masklets=chosen))
-            name = f"{video.video_id}_{kind}.json"
-            self.storage.write_bytes(name, json.dumps(content, allow_nan=False).encode())
+            self._write(replace(video, masklets=chosen), kind)
+        self._kinds |= kinds
+        if not kinds:
+            self._empty.append(video)
 
     def finish(self) -> None:
-        """Everything is written already."""
+        kind = "manual" if self._kinds == {"manual"} else "auto"
+        for video in self._empty:
+            self._write(video, kind)
+
+    def _write(self, video: AnnotatedVideo, kind: str) -> None:
+        content = write_annotation(video)
+        self.storage.write_bytes(f"{video.video_id}_{kind}.json", json.dumps(content, allow_nan=False).encode())
 
     def picture_name(self, video_id: str, frame: int) -> None:
         """SA-V has videos, not pictures."""

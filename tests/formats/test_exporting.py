@@ -143,7 +143,7 @@ def test_only_what_was_accepted(tmp_path, capsys):
     assert "2 masklets of other verdicts than accept, or of none, are left out" in capsys.readouterr().out
     found = open_masks(tmp_path / "out")
     assert [sorted(found.load(name).numbers()) for name in ("v", "w")] == [[2], [0, 1, 2]]
-    export(MaskletDataset(url), Storage(tmp_path / "doubtful"), "coco", only=("reject", "refine"))
+    export(MaskletDataset(url), Storage(tmp_path / "doubtful"), "sav", only=("reject", "refine"))
     assert [open_masks(tmp_path / "doubtful").load(name).numbers() for name in ("v", "w")] == [(1,), ()]
     with pytest.raises(ConfigError, match="there is no verdict 'good', expected some of accept, reject, refine"):
         export(MaskletDataset(url), Storage(tmp_path / "none"), "sav", only=("good",))
