@@ -71,7 +71,7 @@ def mask_losses(
     true = true_NSS.flatten(1)[:, None].expand_as(logits)
     focal_NK, dice_NK = focal_loss(logits, true, weights.focal_alpha, weights.focal_gamma), dice_loss(logits, true)
     best_N1 = (weights.focal * focal_NK + weights.dice * dice_NK).argmin(dim=1, keepdim=True)
-    overlap_NK = _overlap(logits.detach() > 0, true > 0.5)
+    overlap_NK = _overlap(logits.detach() > 0, (true_NSS > 0.5).flatten(1)[:, None])
     iou_N = (candidates.predicted_iou_NK - overlap_NK).abs().mean(dim=1)
     there_N = truth_NSS.flatten(1).any(dim=1).float()
     focal = (focal_NK.gather(1, best_N1)[:, 0] * there_N).sum() / rows

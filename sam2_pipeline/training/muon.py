@@ -32,11 +32,10 @@ class Muon(torch.optim.Optimizer):
             if not parameters:
                 continue
             updates = orthogonal([direction.flatten(1) for direction in self._directions(parameters)])
-            # The rate may be a tensor (see `Optimizer.keep_rates_on`).
-            reach = -group["lr"] * _UPDATE_RMS
-            steps = [(x * (max(x.shape) ** 0.5 * reach)).view(p.shape) for x, p in zip(updates, parameters, strict=True)]
+            torch._foreach_mul_(updates, [-_UPDATE_RMS * max(update.shape) ** 0.5 for update in updates])
+            torch._foreach_mul_(updates, group["lr"])  # which may be a tensor (see `Optimizer.keep_rates_on`)
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(parameters, steps)
+            torch._foreach_add_(parameters, [x.view(p.shape) for x, p in zip(updates, parameters, strict=True)])
 
     def _directions(self, parameters: list[Tensor]) -> list[Tensor]:
         """Gradients with Nesterov's momentum."""

@@ -72,7 +72,7 @@ class Optimizer:
 def make_optimizer(model: Sam2, optim: OptimSection, beside: nn.Module | None = None) -> Optimizer:
     """AdamW over what is not frozen, or Muon over its matrices and AdamW over the rest; and over a module ``beside`` the model.
 
-    Biases, norms and learned embeddings do not decay, and are none of Muon's. On a GPU, steps may be recorded (CUDA graphs).
+    Biases, norms and learned embeddings do not decay, and are none of Muon's. On a GPU, its steps may be recorded.
     """
     depth = len(model.image_encoder.trunk.blocks)
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}

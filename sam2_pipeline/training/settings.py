@@ -120,8 +120,8 @@ class LossSection(Settings):
 
     ``pixels``: weight of the mask losses of pairs of pixels, which teach the image encoder alone (see `training.pixels`).
     ``doubt`` is how far from certain presence is to be, 0 to 0.5: without any, its logits grow and grow where nearly all objects
-    are there. Masks are compared at every pixel of the input, or, with a ``stride`` of 2 or 4, that much coarser, which takes a
-    fraction of the time and memory.
+    are there. Masks are compared at every pixel of the input, or, with a ``stride`` of 2 or 4, that much coarser, which takes
+    less time and memory.
     """
 
     path: ClassVar[str] = "loss"
