@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from sam2_pipeline.model.config import TrunkConfig
 from sam2_pipeline.model.conventions import PIXEL_MEAN, PIXEL_STD
 from sam2_pipeline.model.hiera import Hiera
+from sam2_pipeline.model.kept import Kept
 from sam2_pipeline.model.layers import constant
-from sam2_pipeline.model.linear import Kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ the same way. Under autocast it is the rounded weight: autocast rounds weights a
 which on a GPU is two kernels of the three that a small layer takes.
 """
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -14,39 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2_pipeline.model.kept import Kept, autocast_dtype
 from sam2_pipeline.model.layers import eager_on_cpu
 
 Activation = Literal["none", "relu", "gelu"]
 
 _FEWEST_ROWS = 512  # below, there is little to gain, and a second copy of the weight to pay
 _OPERATORS = ("_reorder_linear_weight", "_linear_pointwise")
-
-
-class Kept:
-    """What is made of parameters, once for all inference under one precision; anew after one of them was trained, loaded or
-    moved. Where a gradient is asked, or a compiler looks on, it is made at every call. Copies and pickles begin empty."""
-
-    def __init__(self) -> None:
-        self._held: tuple[tuple[object, ...], tuple[Tensor, Tensor | None]] | None = None  # one thing, as threads may share it
-
-    def __call__(self, make: Callable[[], tuple[Tensor, Tensor | None]], *sources: Tensor) -> tuple[Tensor, Tensor | None]:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or any(source.is_inference() for source in sources):
-            return make()  # tensors of inference mode do not tell when they change
-        state = (autocast_dtype(sources[0]), *((source.data_ptr(), source._version) for source in sources))
-        held = self._held
-        if held is None or held[0] != state:
-            self._held = held = state, make()
-        return held[1]
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return Kept, ()
-
-
-def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """What products on the tensor's device are rounded to at present; None where they are not."""
-    kind = x.device.type
-    enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return torch.get_autocast_dtype(kind) if enabled else None
 
 
 def rounded(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2_pipeline.model.attention import attend
+from sam2_pipeline.model.kept import Kept
 from sam2_pipeline.model.layers import in_pieces
-from sam2_pipeline.model.linear import Kept, Linear, PairedLinear
+from sam2_pipeline.model.linear import Linear, PairedLinear
 from sam2_pipeline.model.native.reading import read_memory, reads_natively
 from sam2_pipeline.model.positions import rotary_tables
 

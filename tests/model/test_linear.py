@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sam2_pipeline.model.linear import MLP, Kept, Linear, PairedLinear, packs
+from sam2_pipeline.model.kept import Kept
+from sam2_pipeline.model.linear import MLP, Linear, PairedLinear, packs
 
 ACTIVATIONS = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
 
