@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sam2_pipeline.model.attention import dot_product_attention
 from sam2_pipeline.model.config import TrunkConfig
-from sam2_pipeline.model.layers import eager_on_cpu, in_pieces, learned, learns_on_cpu
+from sam2_pipeline.model.layers import eager_on_cpu, in_pieces, learned, learns
 from sam2_pipeline.model.linear import MLP, Linear
 
 _EPS = 1e-6
@@ -39,7 +39,7 @@ def spans(length: int, window: int) -> list[tuple[int, int, int]]:
 
 def pool(x_BHWC: Tensor) -> Tensor:
     """2 x 2 max pooling of channels-last maps."""
-    if learns_on_cpu(x_BHWC):
+    if learns(x_BHWC):  # the gradient of a maximum of two takes a dozen passes over the map
         return F.max_pool2d(x_BHWC.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
     x = x_BHWC.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
     x = torch.maximum(x[:, :, 0], x[:, :, 1])  # many times faster on a CPU than a reduction over the small dimensions

@@ -45,9 +45,14 @@ def eager_on_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
+def learns(x: Tensor) -> bool:
+    """Whether a gradient will be asked: what is fast forward may be slow on the way back."""
+    return x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
 def learns_on_cpu(x: Tensor) -> bool:
-    """Whether a gradient will be asked of a CPU: what is fast forward may be slow on the way back."""
-    return x.requires_grad and torch.is_grad_enabled() and eager_on_cpu(x)
+    """Whether it will be asked of a CPU."""
+    return learns(x) and x.device.type == "cpu"
 
 
 def in_pieces(function: Callable[..., Tensor], x: Tensor, *others: Tensor, dim: int, step: int = 1) -> Tensor:

@@ -44,8 +44,8 @@ class Linear(nn.Linear):
         return x if activation == "none" else F.relu(x) if activation == "relu" else F.gelu(x)
 
     def operands(self) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias as products take them here and now: under autocast, rounded."""
-        if not self._rearranges and autocast_dtype(self.weight) is None:
+        """Weight and bias as products take them here and now: under autocast rounded, but in training that is left to it."""
+        if not self._rearranges and (torch.is_grad_enabled() or autocast_dtype(self.weight) is None):
             return self.weight, self.bias
         return self._operands(self._round, *self._sources())
 

@@ -5,7 +5,7 @@ Frames with a first prompt come first, then the others in order, as in SAM 2's o
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -56,7 +56,7 @@ class ClipLearner(nn.Module):
 
     def forward(self, batch: Batch, rows: Tensor | float | None = None) -> Outcome:
         """``rows``: how many rows this step has on average per worker, if there are several workers."""
-        with input_size(self.model, batch.plan.size), sdpa_kernel(_ATTENTION):
+        with input_size(self.model, batch.plan.size), sdpa_kernel(_ATTENTION), rounding_once(self.model):
             return _Lesson(self, batch, len(batch.lanes_N) if rows is None else rows).run()
 
 
@@ -69,6 +69,12 @@ def input_size(model: Sam2, size: int) -> Iterator[None]:
         yield
     finally:
         model.config, model.sam_prompt_encoder.image_size = before, before.image_size
+
+
+def rounding_once(model: Sam2) -> AbstractContextManager:
+    """Autocast keeps its rounded copies of weights while any of its contexts is open: one that does nothing, about all of a step,
+    makes it round every weight once and not in every frame."""
+    return torch.autocast(model.device.type, enabled=False)
 
 
 def _by_frame(features: FrameFeatures, frames: int) -> list[FrameFeatures]:

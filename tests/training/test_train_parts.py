@@ -13,6 +13,7 @@ import torch
 from fakes import FakeFactory, write_clip
 from numpy.random import default_rng
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 from videos import write_video
 
 from sam2_pipeline.config import JobConfig
@@ -323,6 +324,27 @@ def test_bfloat16_on_a_cpu_learns_about_the_same():
     )
     assert halved[0] == pytest.approx(plain[0], rel=0.03, abs=0.01) and halved[0] != plain[0]
     assert torch.cosine_similarity(plain[1], halved[1], dim=0) > 0.95
+
+
+def test_a_step_rounds_a_weight_once():
+    """However many frames use it."""
+
+    class Roundings(TorchDispatchMode):
+        def __init__(self, *weights: torch.Tensor) -> None:
+            super().__init__()
+            self.counts = {weight.data_ptr(): 0 for weight in weights}
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func.overloadpacket is torch.ops.aten._to_copy and args[0].data_ptr() in self.counts:
+                self.counts[args[0].data_ptr()] += 1
+            return func(*args, **(kwargs or {}))
+
+    given = config("run.device=cpu", "run.bfloat16=true", "data.image_share=0.0")
+    learner = ClipLearner(start_model(given), LossSection())
+    decoder = learner.model.sam_mask_decoder
+    with Roundings(decoder.transformer.layers[0].mlp.layers[0].weight, decoder.output_upscaling[0].weight) as seen:
+        learner(next(loaded(given)).batch(0))
+    assert list(seen.counts.values()) == [1, 1]
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
