@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import torch
+
 from sam2_pipeline.model.download import cache_directory
 
 SOURCE = Path(__file__).with_name("read_maps.c")
@@ -27,10 +29,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Native:
-    """The loaded library, or None and the reason why there is none."""
+    """The loaded library, or None and the reason why there is none.
+
+    ``parallel`` is the address of ``GOMP_parallel`` in the OpenMP that PyTorch uses, if it is found: threads of our own would
+    find the processors taken, since those of OpenMP go on spinning for a while when their work is done.
+    """
 
     library: ctypes.CDLL | None
     reason: str = ""
+    parallel: int | None = None
 
 
 @cache
@@ -42,7 +49,7 @@ def native() -> Native:
     if compiler is None:
         return _without("no C compiler was found")
     try:
-        return Native(_load(_compiled(compiler)))
+        return Native(_load(_compiled(compiler)), parallel=_parallel())
     except subprocess.CalledProcessError as error:
         return _without(f"{compiler} failed: {error.stderr.decode(errors='replace').strip()[:200]}")
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -83,6 +90,18 @@ def _load(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     pointer, long, integer = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     library.scratch_floats.argtypes, library.scratch_floats.restype = [integer] * 4, long
-    library.read_maps.argtypes = [pointer, long, long, long, *[integer] * 5, *[pointer] * 12]
+    library.read_maps.argtypes = [pointer, long, long, long, *[integer] * 5, *[pointer] * 12, integer, pointer]
     library.read_maps.restype = None
     return library
+
+
+def _parallel() -> int | None:
+    """LLVM's and Intel's OpenMP have GCC's functions, too."""
+    beside_torch = sorted(str(path) for path in (Path(torch.__file__).parent / "lib").glob("lib*omp*"))
+    for name in (*beside_torch, "libgomp.so.1", "libiomp5.so", "libomp.so.5", "libomp.so"):
+        try:
+            loaded = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)  # only what is in use already
+            return ctypes.cast(loaded.GOMP_parallel, ctypes.c_void_p).value
+        except (OSError, AttributeError):
+            continue
+    return None

@@ -121,54 +121,85 @@ int64_t scratch_floats(int height, int width, int pairs, int channels)
     return (int64_t)LANES * ((height + width) * (channels + 1) + 8 * pairs + channels + 1);
 }
 
+/* What one call is given, and how far its threads are. */
+typedef struct {
+    const float *queries;
+    int64_t num_queries, end;
+    int height, width, pairs, channels, maps;
+    const float *cos_x, *sin_x, *cos_y, *sin_y, *weight_x, *weight_y, *keys, *values, *shift;
+    float *weighted, *total, *scratch;
+    int64_t next, thread; /* the first queries, and the scratch memory, that no thread has taken */
+} Reading;
+
+/* The LANES queries from `start` on. */
+static void read_queries(const Reading *r, int64_t start, float *scratch)
+{
+    const int height = r->height, width = r->width, pairs = r->pairs, channels = r->channels, columns = channels + 1;
+    const int64_t stride = (int64_t)height * width * channels;
+    lanes *of_x = (lanes *)scratch, *of_y = of_x + width * columns, *query = of_y + height * columns;
+    lanes *turned = query + 4 * pairs, *weighted = turned + 4 * pairs, *total = weighted + channels;
+    for (int k = 0; k < 4 * pairs; k++)
+        memcpy(query + k, r->queries + k * r->num_queries + start, sizeof(lanes));
+    make_table(of_x, query, query + 2 * pairs, width, pairs, r->cos_x, r->sin_x, r->weight_x, columns, turned);
+    make_table(of_y, query + pairs, query + 3 * pairs, height, pairs, r->cos_y, r->sin_y, r->weight_y, columns, turned);
+    lanes down;
+    memcpy(&down, r->shift + start, sizeof(lanes));
+    for (int y = 0; y < height; y++) {
+        of_y[y * columns + channels].low -= down.low;
+        of_y[y * columns + channels].high -= down.high;
+    }
+    memset(weighted, 0, sizeof(lanes) * columns); /* and the total behind it */
+    for (int y = 0; y < height; y++)
+        for (int x = 0; x < width; x++) {
+            const int64_t place = ((int64_t)y * width + x) * channels;
+            for (int m = 0; m < r->maps; m += MAPS_AT_ONCE) {
+                const float *key = r->keys + place + m * stride, *value = r->values + place + m * stride;
+#define READ(n) read_place(n, of_x + x * columns, of_y + y * columns, channels, key, value, stride, weighted, total)
+                switch (r->maps - m) {
+                case 1: READ(1); break;
+                case 2: READ(2); break;
+                case 3: READ(3); break;
+                case 4: READ(4); break;
+                case 5: READ(5); break;
+                case 6: READ(6); break;
+                default: READ(MAPS_AT_ONCE);
+                }
+            }
+        }
+    for (int lane = 0; lane < LANES; lane++) {
+        for (int c = 0; c < channels; c++)
+            r->weighted[(start + lane) * channels + c] = ((const float *)(weighted + c))[lane];
+        r->total[start + lane] = ((const float *)total)[lane];
+    }
+}
+
+/* One thread's share: whatever is left, LANES queries at a time. */
+static void take_queries(void *given)
+{
+    Reading *r = given;
+    int64_t thread = __atomic_fetch_add(&r->thread, 1, __ATOMIC_RELAXED), start;
+    float *scratch = r->scratch + thread * scratch_floats(r->height, r->width, r->pairs, r->channels);
+    while ((start = __atomic_fetch_add(&r->next, LANES, __ATOMIC_RELAXED)) < r->end)
+        read_queries(r, start, scratch);
+}
+
 /* For queries `begin` to `end` of one row (multiples of LANES, padded): weighted [queries][channels], total [queries].
  *
  * queries [4 * pairs][queries]: first halves of the pairs that turn with x, of those that turn with y, then second halves.
  * cos_x, sin_x [width][pairs], cos_y, sin_y [height][pairs]; weight_x, weight_y [2 * pairs][channels + 1], bias last.
  * keys and values [maps][height * width][channels]; shift [queries].
- * scratch: `scratch_floats` numbers, 64-byte aligned. */
+ * scratch: `scratch_floats` numbers for each thread, 64-byte aligned.
+ * parallel: GOMP_parallel of the OpenMP that everything else in the process uses; not asked for a single thread. */
 void read_maps(const float *queries, int64_t num_queries, int64_t begin, int64_t end, int height, int width, int pairs,
                int channels, int maps, const float *cos_x, const float *sin_x, const float *cos_y, const float *sin_y,
                const float *weight_x, const float *weight_y, const float *keys, const float *values, const float *shift,
-               float *weighted_out, float *total_out, float *scratch)
+               float *weighted, float *total, float *scratch, int threads,
+               void (*parallel)(void (*)(void *), void *, unsigned, unsigned))
 {
-    const int columns = channels + 1;
-    const int64_t stride = (int64_t)height * width * channels;
-    lanes *of_x = (lanes *)scratch, *of_y = of_x + width * columns, *query = of_y + height * columns;
-    lanes *turned = query + 4 * pairs, *weighted = turned + 4 * pairs, *total = weighted + channels;
-    for (int64_t start = begin; start < end; start += LANES) {
-        for (int k = 0; k < 4 * pairs; k++)
-            memcpy(query + k, queries + k * num_queries + start, sizeof(lanes));
-        make_table(of_x, query, query + 2 * pairs, width, pairs, cos_x, sin_x, weight_x, columns, turned);
-        make_table(of_y, query + pairs, query + 3 * pairs, height, pairs, cos_y, sin_y, weight_y, columns, turned);
-        lanes down;
-        memcpy(&down, shift + start, sizeof(lanes));
-        for (int y = 0; y < height; y++) {
-            of_y[y * columns + channels].low -= down.low;
-            of_y[y * columns + channels].high -= down.high;
-        }
-        memset(weighted, 0, sizeof(lanes) * columns); /* and the total behind it */
-        for (int y = 0; y < height; y++)
-            for (int x = 0; x < width; x++) {
-                const int64_t place = ((int64_t)y * width + x) * channels;
-                for (int m = 0; m < maps; m += MAPS_AT_ONCE) {
-                    const float *key = keys + place + m * stride, *value = values + place + m * stride;
-#define READ(n) read_place(n, of_x + x * columns, of_y + y * columns, channels, key, value, stride, weighted, total)
-                    switch (maps - m) {
-                    case 1: READ(1); break;
-                    case 2: READ(2); break;
-                    case 3: READ(3); break;
-                    case 4: READ(4); break;
-                    case 5: READ(5); break;
-                    case 6: READ(6); break;
-                    default: READ(MAPS_AT_ONCE);
-                    }
-                }
-            }
-        for (int lane = 0; lane < LANES; lane++) {
-            for (int c = 0; c < channels; c++)
-                weighted_out[(start + lane) * channels + c] = ((const float *)(weighted + c))[lane];
-            total_out[start + lane] = ((const float *)total)[lane];
-        }
-    }
+    Reading reading = {queries, num_queries, end, height, width, pairs, channels, maps, cos_x, sin_x, cos_y, sin_y,
+                       weight_x, weight_y, keys, values, shift, weighted, total, scratch, begin, 0};
+    if (threads == 1)
+        take_queries(&reading);
+    else
+        parallel(take_queries, &reading, threads, 0);
 }

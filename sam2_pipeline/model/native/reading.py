@@ -90,7 +90,7 @@ def _read_maps(
     shift_T: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """(sum of the values, each times 2 to the power of its score less the shift, ``[T, C]``; sum of those weights ``[T]``)."""
-    library = native().library
+    library, parallel = native().library, native().parallel
     assert library is not None
     (T, D), C = q_TD.shape, keys_PC.shape[1]
     side, pairs = math.isqrt(T), D // 4
@@ -104,23 +104,21 @@ def _read_maps(
     columns = torch.cat((projection[0], projection[1][:, None]), dim=1).view(2, 2, pairs, C + 1)  # half, axis, pair, column
     given = [t.contiguous() for t in (*axes, columns[:, 0], columns[:, 1], keys_PC, values_PC, shift)]
     weighted, total = q_TD.new_empty(padded, C), q_TD.new_empty(padded)
-    scratch_size = library.scratch_floats(side, side, pairs, C) + _ALIGNMENT
+    scratch_size = library.scratch_floats(side, side, pairs, C)
 
-    def read(begin: int) -> None:
-        scratch = torch.empty(scratch_size)
+    def read(begin: int, end: int, threads: int) -> None:
+        scratch = torch.empty(threads * scratch_size + _ALIGNMENT)
         aligned = scratch[-(scratch.data_ptr() // 4) % (_ALIGNMENT // 4) :]
         pointers = [t.data_ptr() for t in (*given, weighted, total, aligned)]
-        end = min(begin + step, padded)
-        library.read_maps(
-            queries_DT.data_ptr(), padded, begin, end, side, side, pairs, C, len(keys_PC) // T, *pointers
-        )  # fmt: skip
+        sizes = side, side, pairs, C, len(keys_PC) // T
+        library.read_maps(queries_DT.data_ptr(), padded, begin, end, *sizes, *pointers, threads, parallel)
 
     threads = min(torch.get_num_threads(), padded // _LANES)
-    step = -(-padded // (_LANES * threads)) * _LANES
-    if threads == 1:
-        read(0)
+    if threads == 1 or parallel is not None:
+        read(0, padded, threads)
     else:
-        list(_pool(threads, os.getpid()).map(read, range(0, padded, step)))
+        step = -(-padded // (_LANES * threads)) * _LANES
+        list(_pool(threads, os.getpid()).map(lambda begin: read(begin, min(begin + step, padded), 1), range(0, padded, step)))
     return weighted[:T], total[:T]
 
 
