@@ -81,7 +81,7 @@ def from_here(config: "TrainConfig") -> "TrainConfig":
     def placed(data: dict[str, Any]) -> dict[str, Any]:
         return data | {name: absolute(data[name]) for name in ("root", "pictures") if name in data}
 
-    model = replace(config.model, checkpoint=absolute(config.model.checkpoint))
+    model = replace(config.model, checkpoint=absolute(config.model.checkpoint), teacher=absolute(config.model.teacher))
     data = replace(config.data, root=absolute(config.data.root), pictures=absolute(config.data.pictures))
     stages = tuple(stage | {"data": placed(stage["data"])} if stage.get("data") else stage for stage in config.stages)
     return replace(config, model=model, data=data, stages=stages)

@@ -13,10 +13,12 @@ import torch
 from torch import nn
 
 from sam2_pipeline.errors import CheckpointError, ConfigError, StorageError
+from sam2_pipeline.model.weights_file import read_weights
 from sam2_pipeline.training.optimizer import Optimizer, SlowCopy
+from sam2_pipeline.training.pixels import PixelTeacher
 from sam2_pipeline.training.settings import TrainConfig
 
-CHECKPOINT, WEIGHTS = "checkpoint.pt", "weights.safetensors"
+CHECKPOINT, WEIGHTS, TEACHER = "checkpoint.pt", "weights.safetensors", "teacher.safetensors"
 
 
 class Reached(NamedTuple):
@@ -66,12 +68,29 @@ def resume(folder: Path, learner: nn.Module, slow: SlowCopy, optimizer: Optimize
     return reached
 
 
-def save_weights(folder: Path, slow: SlowCopy) -> Path:
-    """The slow copy in float16, as `load_model` takes it."""
+def save_weights(folder: Path, slow: SlowCopy, teacher: PixelTeacher | None = None) -> Path:
+    """The slow copy in float16, as `load_model` takes it; and the teacher, as `load_teacher` does."""
+    if teacher is not None:
+        write_whole(folder / TEACHER, safetensors.torch.save({k: t.cpu() for k, t in teacher.state_dict().items()}))
     path = folder / WEIGHTS
     halves = {name: tensor.to("cpu", torch.float16).contiguous() for name, tensor in slow.weights.items()}
     write_whole(path, safetensors.torch.save(halves))
     return path
+
+
+def load_teacher(teacher: PixelTeacher, source: str) -> None:
+    """Takes over what an earlier run's had learnt, from a path or URL.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is of a teacher of another model.
+    """
+    state = read_weights(source)
+    try:
+        teacher.load_state_dict(state)
+    except RuntimeError as error:
+        wanted = {name: list(tensor.shape) for name, tensor in teacher.state_dict().items()}
+        found = {name: list(tensor.shape) for name, tensor in list(state.items())[: len(wanted)]}
+        raise CheckpointError(f"{source} is no teacher of this model: it holds {found}, expected {wanted}") from error
 
 
 def write_whole(path: Path, data: bytes) -> None:

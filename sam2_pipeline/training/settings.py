@@ -17,11 +17,13 @@ FREEZABLE = ("image_encoder", "memory", "decoder", "prompt_encoder")
 @dataclass(frozen=True)
 class ModelSection(Settings):
     """Which network, and what it starts from: a checkpoint (a path or URL), or random weights. ``freeze`` names groups of
-    parameters that stay as they are: image_encoder, memory, decoder, prompt_encoder."""
+    parameters that stay as they are: image_encoder, memory, decoder, prompt_encoder. ``teacher`` is what an earlier run with
+    ``loss.pixels`` left beside its weights (``teacher.safetensors``); without it, that teacher begins anew."""
 
     path: ClassVar[str] = "model"
     name: str = "sam2_pipeline_small"
     checkpoint: str | None = None
+    teacher: str | None = None
     freeze: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -210,6 +212,8 @@ class TrainConfig(Settings):
 
         if not self.loss.pixels and not all(stage.config.prompts.given for stage in self.staged()):
             raise ConfigError("prompts.given is false and loss.pixels 0, expected something to learn from")
+        if self.model.teacher is not None and not self.loss.pixels:
+            raise ConfigError(f"model.teacher is {self.model.teacher!r} and loss.pixels 0, expected a weight for what it teaches")
 
     def staged(self) -> tuple["Stage", ...]:
         """The stages with all their settings; the whole run is one where none are given."""

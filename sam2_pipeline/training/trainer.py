@@ -1,7 +1,7 @@
 """The training loop: `train` runs, or continues, the training that a `TrainConfig` describes.
 
 In its folder: ``checkpoint.pt`` (to continue), ``log.csv``, ``pictures/``, ``settings.yaml``, and at the end
-``weights.safetensors``, which `load_model` takes.
+``weights.safetensors``, which `load_model` takes (and with ``loss.pixels`` ``teacher.safetensors``, for ``model.teacher``).
 """
 
 import time
@@ -24,7 +24,7 @@ from sam2_pipeline.training.graphs import GraphedSteps
 from sam2_pipeline.training.journal import Journal, numbers, save_sheet
 from sam2_pipeline.training.loading import Batch, Material, materials
 from sam2_pipeline.training.optimizer import SlowCopy, freeze, make_optimizer, set_learning_rate
-from sam2_pipeline.training.saving import Reached, resume, save, save_weights, write_whole
+from sam2_pipeline.training.saving import Reached, load_teacher, resume, save, save_weights, write_whole
 from sam2_pipeline.training.schedule import Schedule
 from sam2_pipeline.training.settings import TrainConfig
 
@@ -69,6 +69,8 @@ class Trainer:
         self.model = start_model(config)
         freeze(self.model, config.model.freeze)
         self.learner = ClipLearner(self.model, config.loss, config.run.compile)
+        if config.model.teacher is not None and self.learner.pixels is not None:
+            load_teacher(self.learner.pixels, config.model.teacher)
         self.trained = [parameter for parameter in self.learner.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(self.model, config.optim, self.learner.pixels)
         self.slow = SlowCopy(self.model, config.optim.ema, config.optim.ema_ramp)
@@ -106,7 +108,7 @@ class Trainer:
             self._check(most=1)
             self._save()
         if self.rank == 0:
-            return save_weights(self.folder, self.slow)
+            return save_weights(self.folder, self.slow, self.learner.pixels)
         return self.folder / "weights.safetensors"
 
     def _materials(self) -> Iterator[Material]:

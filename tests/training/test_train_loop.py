@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+import safetensors.torch
 import torch
 
 from sam2_pipeline import cli
@@ -89,6 +90,21 @@ def test_the_weights_can_be_loaded_and_started_from(tmp_path):
     then = load_model("sam2_pipeline_small", checkpoint=train(config(tmp_path / "b", *again)), device="cpu")
     assert torch.equal(loaded.no_mem_embed, then.no_mem_embed)
     assert not torch.equal(loaded.sam_mask_decoder.mask_tokens.weight, then.sam_mask_decoder.mask_tokens.weight)
+
+
+def test_the_teacher_of_pixels_goes_on_where_an_earlier_run_left_it(tmp_path):
+    pixels = ("optim.steps=1", "loss.pixels=1.0")
+    train(config(tmp_path / "a", *pixels))
+    taught = tmp_path / "a" / "teacher.safetensors"
+    anew, continued = (
+        trainer.Trainer(config(tmp_path / name, *pixels, *more), lambda progress: None).learner.pixels.state_dict()
+        for name, more in (("b", ()), ("c", (f"model.teacher={taught}",)))
+    )
+    left = safetensors.torch.load_file(taught)
+    assert all(torch.equal(continued[name], left[name]) for name in left)
+    assert not torch.equal(anew["vectors.weight"], left["vectors.weight"])
+    with pytest.raises(CheckpointError, match="is no teacher of this model: it holds"):
+        train(config(tmp_path / "d", *pixels, f"model.teacher={tmp_path / 'a' / 'weights.safetensors'}"))
 
 
 def test_a_loss_that_is_no_number_is_lost_and_stops_the_run_if_it_stays_so(tmp_path):

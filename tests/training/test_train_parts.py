@@ -63,6 +63,7 @@ def config(*overrides: str) -> TrainConfig:
         ("data.root=here", "data.root is 'here', expected none for synthetic data"),
         ("data.image_sizes=[130]", "multiples of 32"),
         ("prompts.given=false", "prompts.given is false and loss.pixels 0, expected something to learn from"),
+        ("model.teacher=teacher.safetensors", "and loss.pixels 0, expected a weight for what it teaches"),
         ("prompts.mask=0.9", "expected at most 1"),
         ("optim.learning_rate=1", "unknown setting optim.learning_rate"),
     ],

@@ -76,9 +76,10 @@ def test_several_workers_need_a_number_of_steps():
 def test_workers_find_what_was_named_from_here(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     job = runpy.run_path(str(Path(__file__).parents[2] / "jobs/train.py"))
-    names = ("model.checkpoint=weights.pt", "data.kind=davis", "data.root=videos")
+    names = ("model.checkpoint=weights.pt", "model.teacher=t.safetensors", "loss.pixels=1", "data.kind=davis", "data.root=videos")
     here = job["from_here"](TrainConfig.load(None, names))
     assert (here.model.checkpoint, here.data.root) == (str(tmp_path / "weights.pt"), str(tmp_path / "videos"))
+    assert here.model.teacher == str(tmp_path / "t.safetensors")
     assert here.data.pictures is None
     far = job["from_here"](TrainConfig.load(None, ["model.checkpoint=s3://bucket/weights.pt"]))
     assert far.model.checkpoint == "s3://bucket/weights.pt"
