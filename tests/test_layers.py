@@ -30,7 +30,7 @@ BELOW = {
     "live": {"serve", "pipeline", "segment", "io", "render", "model", "masklets", "config", "settings"},
     "bench": {"version", "onnx", "pipeline", "segment", "io", "render", "model", "masklets", "config", "compat"},
 }
-TOP = {"__init__", "__main__", "cli", "commands", "commands_dataset", "commands_live", "commands_onnx", "demo", "doctor"}
+TOP = {"__init__", "__main__", "cli", "commands", "demo", "doctor"}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -9,9 +9,11 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from sam2_pipeline import __version__, commands
+from sam2_pipeline import __version__
 from sam2_pipeline.cli import datasets, models, running
 from sam2_pipeline.cli.shared import EXIT_CODES
+from sam2_pipeline.commands.running import bench
+from sam2_pipeline.commands.shared import reporter
 from sam2_pipeline.errors import CheckpointError, ConfigError, PipelineError
 from sam2_pipeline.pipeline.interrupt import interruptible
 
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)
     options.arguments = rest
-    if options.arguments and options.verb is not commands.bench:  # which reads its own, so that torch can wait until then
+    if options.arguments and options.verb is not bench:  # which reads its own, so that torch can wait until then
         parser.error(f"unrecognized arguments: {' '.join(options.arguments)}")
     try:
         with interruptible():
@@ -78,5 +80,5 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _fail(options: argparse.Namespace, code: int, message: str) -> int:
-    commands.reporter(options).say("error", f"sam2-pipeline: {' '.join(message.split())}", important=True, exit_status=code)
+    reporter(options).say("error", f"sam2-pipeline: {' '.join(message.split())}", important=True, exit_status=code)
     return code

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from sam2_pipeline import commands_dataset
 from sam2_pipeline.cli.shared import add_model, add_output, add_storage_option, add_verb
+from sam2_pipeline.commands import datasets
 
 
 def add_export(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "export",
-        commands_dataset.export,
+        datasets.export,
         "masklets in other formats: SA-V, COCO, YouTube-VIS, DAVIS, YOLO",
         """formats:
   sav     VIDEO_auto.json, VIDEO_manual.json (prompted masklets): RLE on every annotated frame, and SA-V's measures
@@ -48,7 +48,7 @@ def add_import(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "import",
-        commands_dataset.import_,
+        datasets.import_,
         "annotations of others into tables: SA-V, DAVIS, COCO, YouTube-VIS",
         """SOURCE is a folder of SA-V's JSON files or one of them, a folder of PNGs as `evaluate` takes them, or the JSON file of
 COCO or YouTube-VIS (or its folder). Run again, it continues.
@@ -77,7 +77,7 @@ def add_report(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "report",
-        commands_dataset.report,
+        datasets.report,
         "one HTML page about a dataset, and a dataset card",
         """The page stands by itself: totals, failures by reason, distributions, the best, worst and most doubtful masklets, and a
 timeline of each video. It is written to OUTPUT/report.html, the card to OUTPUT/README.md.
@@ -98,7 +98,7 @@ def add_render(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "render",
-        commands_dataset.render,
+        datasets.render,
         "videos with their masklets drawn on them",
         """Each masklet has a colour of its own and its number; prompts are marked. With --truth the true masks stand beside: the
 same colour means a match, white outlines what was missed.
@@ -120,7 +120,7 @@ def add_serve(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "serve",
-        commands_dataset.serve,
+        datasets.serve,
         "review and annotate in the browser",
         """TARGET is the OUTPUT of a run, to review its masklets, or videos as `run` takes them, to annotate them.
 

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from sam2_pipeline import commands, commands_live, commands_onnx
 from sam2_pipeline.cli.shared import add_model, add_storage_option, add_verb
+from sam2_pipeline.commands import live, models, onnx
 
 
 def add_evaluate(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "evaluate",
-        commands.evaluate,
+        models.evaluate,
         "J, F and J&F of masklets, or of a model that is prompted, against true masks",
         """PREDICTIONS and GROUND_TRUTH are each a run's output, an SA-V JSON file or a folder of them, the JSON file of COCO or
 YouTube-VIS, or a folder of PNGs: VIDEO/00000.png with object numbers as pixel values (DAVIS, MOSE), or VIDEO/000/00000.png
@@ -110,7 +110,7 @@ def add_live(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "live",
-        commands_live.live,
+        live.live,
         "segment a stream while it runs: a camera, RTSP, HTTP, a pipe, a file",
         """SOURCE is a camera (0, /dev/video0), a network stream (rtsp://, http://, rtmp://, srt://, ...), a video file, or - for
 standard input. Prompts are for its first frame; those of --prompts, for theirs (frames count from 0, dropped ones too; a
@@ -129,16 +129,16 @@ exit status: 0 the stream ended; 130 Ctrl-C; 1 it cannot be opened, or broke off
     )
     parser.add_argument("source", metavar="SOURCE", help="see below")
     what = parser.add_argument_group("what to track")
-    what.add_argument("--point", dest="marks", metavar="X,Y", action="append", type=commands_live.point, default=[],
+    what.add_argument("--point", dest="marks", metavar="X,Y", action="append", type=live.point, default=[],
                       help="an object, by a point on the first frame (repeatable)")  # fmt: skip
-    what.add_argument("--box", dest="marks", metavar="X0,Y0,X1,Y1", action="append", type=commands_live.box, default=[],
+    what.add_argument("--box", dest="marks", metavar="X0,Y0,X1,Y1", action="append", type=live.box, default=[],
                       help="an object, by a box on the first frame (repeatable)")  # fmt: skip
     what.add_argument("--prompts", metavar="FILE", help="a table of prompts, as `run` takes it")
     what.add_argument("--auto", action="store_true", help="find objects on the first frame")
     out = parser.add_argument_group("where masks go")
     out.add_argument("--output", metavar="FILE.mp4", help="the frames with their masks")
     out.add_argument("--masks", metavar="FILE", help="masks as JSON lines; - for standard output")
-    view = commands_live.VIEW_PORT
+    view = live.VIEW_PORT
     out.add_argument("--view", metavar="PORT", nargs="?", type=int, const=view,
                      help=f"watch it in a browser of this machine; default: {view}, 0 takes a free one")  # fmt: skip
     out.add_argument("--quiet", action="store_true", help="no progress, no summary")
@@ -162,7 +162,7 @@ def add_train(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "train",
-        commands.train,
+        models.train,
         "train a model on synthetic scenes, SA-V or DAVIS-like folders, or on masklets",
         """Run again, it continues: whatever stopped it, it goes on from the last checkpoint. In the output folder: log.csv,
 pictures/ of predictions, checkpoint.pt, and at the end weights.safetensors, for --checkpoint and load_model.
@@ -184,7 +184,7 @@ def add_export_onnx(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "export-onnx",
-        commands_onnx.export_onnx,
+        onnx.export_onnx,
         "a model as ONNX files, for devices without PyTorch",
         """DEST receives image_encoder, mask_decoder, mask_prompt, memory_attention and memory_encoder. Numbers of pictures,
 objects, prompts, points and memories may differ from call to call; the input size is fixed. Configuration, hash of the weights,

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from sam2_pipeline import commands, commands_dataset
 from sam2_pipeline.cli.shared import EXIT_CODES, add_engine, add_output, add_places, add_settings, add_storage_option, add_verb
+from sam2_pipeline.commands import running
 
 
 def add_run(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "run",
-        commands.run,
+        running.run,
         "masklets for every video under INPUT, into tables under OUTPUT",
         """examples:
   sam2-pipeline run videos/ masklets/
@@ -32,7 +32,7 @@ def add_plan(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "plan",
-        commands.plan,
+        running.plan,
         "what `run` would do: videos, hours, bytes, units, GPU-hours and cost; writes nothing",
         """The hours of one worker come from the first frames of a few videos, on this machine's device.
 
@@ -51,7 +51,7 @@ def add_status(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "status",
-        commands.status,
+        running.status,
         "done, left, failed, throughput and ETA of a run, from its output alone",
         "example:\n  sam2-pipeline status s3://bucket/masklets --json",
     )
@@ -63,7 +63,7 @@ def add_retry(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "retry",
-        commands.retry,
+        running.retry,
         "take failed videos up again, with the settings of the run",
         "examples:\n  sam2-pipeline retry masklets/\n  sam2-pipeline retry masklets/ --prompts prompts.csv\n\n" + EXIT_CODES,
     )
@@ -78,7 +78,7 @@ def add_compact(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "compact",
-        commands_dataset.compact,
+        running.compact,
         "merge the parts of many units into few large files",
         """Each unit of a run writes a few megabytes; readers like files of some hundred. What is merged becomes visible by one
 commit, so that `MaskletDataset` has every row once at any time. Not while a run writes to OUTPUT, and one at a time.
@@ -104,7 +104,7 @@ def add_demo(verbs: Any) -> None:
     parser = add_verb(
         verbs,
         "demo",
-        commands.demo,
+        running.demo,
         "make a few clips, run the whole pipeline on them, show tables, scores and pictures",
         """Needs no network: the model is the small one that comes with the package, unless --model or --checkpoint name another.
 
@@ -122,17 +122,17 @@ def add_small_verbs(verbs: Any) -> None:
     verify = add_verb(
         verbs,
         "verify",
-        commands.verify,
+        running.verify,
         "check every committed table against its commit: sizes, rows, schema, keys",
         "example:\n  sam2-pipeline verify masklets/",
     )
     add_output(verify)
     add_compact(verbs)
-    add_verb(verbs, "models", commands.models, "list the models", "example:\n  sam2-pipeline models")
+    add_verb(verbs, "models", running.models, "list the models", "example:\n  sam2-pipeline models")
     doctor = add_verb(
         verbs,
         "doctor",
-        commands.doctor,
+        running.doctor,
         "is this machine fit to run?",
         "examples:\n  sam2-pipeline doctor\n  sam2-pipeline doctor --output s3://bucket/masklets",
     )
@@ -142,7 +142,7 @@ def add_small_verbs(verbs: Any) -> None:
     add_verb(
         verbs,
         "bench",
-        commands.bench,
+        running.bench,
         "how fast this machine is",
         "example:\n  sam2-pipeline bench --quick --json bench.json",
         add_help=False,

@@ -11,7 +11,7 @@ from sam2_pipeline.bench.contestants import Ours
 from sam2_pipeline.bench.measure import Sizes, measure
 from sam2_pipeline.bench.onnx_peer import OnnxRuntime
 from sam2_pipeline.cli import main
-from sam2_pipeline.commands_onnx import named
+from sam2_pipeline.commands.onnx import named
 from sam2_pipeline.errors import CheckpointError, ConfigError
 from sam2_pipeline.model.checkpoint import weights_sha256
 from sam2_pipeline.model.sam2 import Sam2

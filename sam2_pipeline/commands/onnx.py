@@ -1,9 +1,9 @@
-"""What `export-onnx` does; see `commands`."""
+"""What `export-onnx` does."""
 
 import argparse
 from typing import Any
 
-from sam2_pipeline.commands import format_bytes
+from sam2_pipeline.commands.shared import format_bytes
 from sam2_pipeline.errors import CheckpointError, ConfigError
 from sam2_pipeline.model.config import find_config
 

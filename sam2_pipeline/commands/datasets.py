@@ -1,30 +1,10 @@
-"""What the verbs about finished datasets do: compact, export, import, report, render; see `commands`."""
+"""What the verbs about finished datasets do: `export`, `import`, `report`, `render`, `serve`."""
 
 import argparse
 
-from sam2_pipeline.commands import SHOWN_FAILURES, format_bytes, list_failures, open_storage, reporter, storage_options
+from sam2_pipeline.commands.shared import SHOWN_FAILURES, list_failures, open_storage, reporter, storage_options
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import ConfigError, VideoError
-
-
-def compact(options: argparse.Namespace) -> int:
-    from sam2_pipeline.evaluation.show import progress
-    from sam2_pipeline.io.compact import compact
-    from sam2_pipeline.pipeline.runfile import require_run
-    from sam2_pipeline.pipeline.summary import read_status
-
-    if options.target_mb < 1 or options.grace < 0:
-        raise ConfigError(f"--target-mb {options.target_mb} --grace {options.grace}: expected at least 1 and 0")
-    storage, given = open_storage(options)
-    require_run(storage)
-    if read_status(storage, given).running:
-        raise ConfigError(f"{storage.url}: a run is at work there, or was within the last minute; compact when it has ended")
-    with progress(options.quiet) as on_merge:
-        done = compact(storage, target_bytes=options.target_mb << 20, grace_s=options.grace, on_merge=on_merge)
-    if not options.quiet:
-        size = f"{format_bytes(done.bytes_written)} written, {done.files_removed} files removed"
-        print(f"{storage.url}: {done.commits_before} commits became {done.commits_after}; {size}")
-    return 0
 
 
 def export(options: argparse.Namespace) -> int:

@@ -1,23 +1,14 @@
-"""What each verb of the command line does: from parsed options to a call, and from its result to text and exit status."""
+"""What the verbs about runs and machines do: from `plan` to `compact`, `doctor` and `bench`."""
 
 import argparse
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from sam2_pipeline.config import JobConfig, parse_storage_option
-from sam2_pipeline.errors import CheckpointError, ConfigError, StorageError
-from sam2_pipeline.pipeline.progress import Reporter, format_duration
-from sam2_pipeline.settings import put
-
-SHOWN_FAILURES = 20
-
-
-def reporter(options: argparse.Namespace) -> Reporter:
-    if getattr(options, "json_logs", False):
-        return Reporter("json")
-    return Reporter("quiet" if getattr(options, "quiet", False) else "auto")
+from sam2_pipeline.commands.shared import format_bytes, list_failures, open_storage, reporter, storage_options
+from sam2_pipeline.config import JobConfig
+from sam2_pipeline.errors import CheckpointError, ConfigError
+from sam2_pipeline.pipeline.progress import format_duration
 
 
 def run(options: argparse.Namespace) -> int:
@@ -126,67 +117,23 @@ def verify(options: argparse.Namespace) -> int:
     return 1 if errors else 0
 
 
-def evaluate(options: argparse.Namespace) -> int:
-    if options.json and not Path(options.json).absolute().parent.is_dir():
-        raise ConfigError(f"--json {options.json}: its folder does not exist")
-    found = _evaluate_model(options) if options.protocol else _evaluate_masks(options)
-    if options.json:
-        _write_json(options.json, found.to_json())
-    for failure in found.failures[:SHOWN_FAILURES]:
-        reporter(options).say("failed", f"not scored: {failure.video_id}: {failure.reason}", important=True)
-    if len(found.failures) > SHOWN_FAILURES:
-        reporter(options).say("failed", f"... and {len(found.failures) - SHOWN_FAILURES} more; see --json", important=True)
-    return 3 if found.failures else 0
+def compact(options: argparse.Namespace) -> int:
+    from sam2_pipeline.evaluation.show import progress
+    from sam2_pipeline.io.compact import compact
+    from sam2_pipeline.pipeline.runfile import require_run
+    from sam2_pipeline.pipeline.summary import read_status
 
-
-def _evaluate_model(options: argparse.Namespace) -> Any:
-    from sam2_pipeline.protocols.command import evaluate_model
-
-    if options.match or options.common:
-        raise ConfigError("--match and --common are for PREDICTIONS, expected neither with --protocol")
-    if options.ground_truth is not None:
-        raise ConfigError(f"--protocol makes its own predictions, expected GROUND_TRUTH alone, not {options.ground_truth}, too")
-    return evaluate_model(options, storage_options(options))
-
-
-def _evaluate_masks(options: argparse.Namespace) -> Any:
-    from sam2_pipeline.evaluation import show
-    from sam2_pipeline.evaluation.evaluate import evaluate
-    from sam2_pipeline.formats.sources import open_masks
-
-    if options.model or options.checkpoint:
-        raise ConfigError("--model and --checkpoint are for --protocol; masks are compared without a model")
-    if options.ground_truth is None:
-        raise ConfigError("expected PREDICTIONS and GROUND_TRUTH, or GROUND_TRUTH and --protocol NAME to prompt a model")
-    config = JobConfig(storage_options=storage_options(options))
-    predictions = open_masks(options.predictions, config.storage_options_for(options.predictions))
-    truth = open_masks(options.ground_truth, config.storage_options_for(options.ground_truth), sav=options.sav)
-    with show.progress(options.quiet) as on_video:
-        found = evaluate(
-            predictions,
-            truth,
-            match=options.match,
-            keep_first_and_last=options.keep_first_and_last,
-            common=options.common,
-            workers=options.workers,
-            on_video=on_video,
-        )
+    if options.target_mb < 1 or options.grace < 0:
+        raise ConfigError(f"--target-mb {options.target_mb} --grace {options.grace}: expected at least 1 and 0")
+    storage, given = open_storage(options)
+    require_run(storage)
+    if read_status(storage, given).running:
+        raise ConfigError(f"{storage.url}: a run is at work there, or was within the last minute; compact when it has ended")
+    with progress(options.quiet) as on_merge:
+        done = compact(storage, target_bytes=options.target_mb << 20, grace_s=options.grace, on_merge=on_merge)
     if not options.quiet:
-        show.show(found)
-    return found
-
-
-def train(options: argparse.Namespace) -> int:
-    from sam2_pipeline.training.settings import TrainConfig
-    from sam2_pipeline.training.show import reporting
-    from sam2_pipeline.training.trainer import train
-
-    output = [] if options.output is None else [f"run.output={json.dumps(options.output)}"]
-    config = TrainConfig.load(options.config, [*options.set, *output])
-    with reporting(options.quiet) as report:
-        weights = train(config, report)
-    if not options.quiet:
-        print(f"weights: {weights}")
+        size = f"{format_bytes(done.bytes_written)} written, {done.files_removed} files removed"
+        print(f"{storage.url}: {done.commits_before} commits became {done.commits_after}; {size}")
     return 0
 
 
@@ -238,14 +185,6 @@ def job_config(options: argparse.Namespace) -> JobConfig:
     return JobConfig.load(options.config, options.set, given, storage_options(options))
 
 
-def format_bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} PB"
-
-
 def _run(config: JobConfig, options: argparse.Namespace, *, retry_failed: bool = False) -> int:
     from sam2_pipeline.pipeline.driver import run_job
 
@@ -259,31 +198,3 @@ def _run(config: JobConfig, options: argparse.Namespace, *, retry_failed: bool =
         print(f"tables: videos, masklets and masks in {config.output}  ({format_duration(summary.wall_s_this_run)})")
         list_failures(summary.failures)
     return summary.exit_code
-
-
-def list_failures(failures: Any) -> None:
-    for failure in failures[:SHOWN_FAILURES]:
-        print(f"  failed: {failure.video_id}: {failure.error_type}: {failure.error_message}")
-    if len(failures) > SHOWN_FAILURES:
-        print(f"  ... and {len(failures) - SHOWN_FAILURES} more; see the videos table")
-
-
-def _write_json(path: str, content: dict[str, Any]) -> None:
-    try:
-        Path(path).write_text(json.dumps(content, indent=1) + "\n")
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error}") from error
-
-
-def open_storage(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
-    from sam2_pipeline.io.storage import Storage
-
-    given = JobConfig(storage_options=storage_options(options)).storage_options_for(options.output)
-    return Storage(options.output, given), given
-
-
-def storage_options(options: argparse.Namespace) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for text in options.storage_option:
-        put(values, *parse_storage_option(text))
-    return values

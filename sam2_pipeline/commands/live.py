@@ -1,4 +1,4 @@
-"""What `live` does; see `commands`."""
+"""What `live` does."""
 
 import argparse
 
