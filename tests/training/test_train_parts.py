@@ -76,7 +76,7 @@ def test_wrong_settings_are_named(override, message):
 @pytest.mark.parametrize("name", ["train_synthetic", "train_further", "train_memory", "train_cpu"])
 def test_the_shipped_settings_are_valid(request, name):
     loaded = TrainConfig.load(str(request.config.rootpath / "configs" / f"{name}.yaml"))
-    assert loaded.model.config.image_size == 256
+    assert loaded.model.config.image_size == 288
 
 
 def test_steps_follow_from_seed_and_number_and_have_the_asked_shares():
