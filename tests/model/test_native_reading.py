@@ -1,6 +1,8 @@
 """The compiled attention to memories equals the plain form: maps, pointers, sizes, threads, and scores that overflow."""
 
 import math
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sam2_pipeline.model.memory_attention import RotaryAttention
-from sam2_pipeline.model.native import library
+from sam2_pipeline.model.native import library, reading
 from sam2_pipeline.model.native.reading import read_memory, reads_natively
 from sam2_pipeline.model.positions import rotary_tables
 
@@ -85,15 +87,25 @@ def test_the_layer_falls_back_on_the_plain_form() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-2)
 
 
-def test_threads_share_the_work() -> None:
+@pytest.mark.parametrize("openmp", [True, False])
+def test_threads_share_the_work(monkeypatch: pytest.MonkeyPatch, openmp: bool) -> None:
+    """Those of PyTorch's OpenMP, or where that is not found, threads of our own."""
+    if not openmp:
+        monkeypatch.setattr(reading, "native", lambda: replace(library.native(), parallel=None))
     given = case(8, 3, 4)
-    alone = read_memory(**given)
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
     try:
+        torch.set_num_threads(1)
+        alone = read_memory(**given)
+        torch.set_num_threads(2)
         assert torch.equal(read_memory(**given), alone)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere PyTorch has threads of another kind")
+def test_the_openmp_of_pytorch_is_found() -> None:
+    assert library.native().parallel is not None
 
 
 def test_where_it_is_used() -> None:
