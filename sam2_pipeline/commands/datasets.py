@@ -2,7 +2,7 @@
 
 import argparse
 
-from sam2_pipeline.commands.shared import SHOWN_FAILURES, list_failures, open_storage, reporter, storage_options
+from sam2_pipeline.commands.shared import SHOWN_FAILURES, list_failures, model_settings, open_storage, reporter, storage_options
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import ConfigError, VideoError
 
@@ -124,14 +124,7 @@ def serve(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise ConfigError(f"{error.name} is not installed: pip install 'sam2-pipeline[serve]'") from error
 
-    given = {
-        "model.name": options.model,
-        "model.checkpoint": options.checkpoint,
-        "model.image_size": options.image_size,
-        "model.device": options.device,
-        "model.dtype": options.dtype,
-    }
-    config = JobConfig.load(None, options.set, given, storage_options(options))
+    config = JobConfig.load(None, options.set, model_settings(options), storage_options(options))
     site = open_site(options.target, options.output, config, options.author or default_author())
     serve(site, Options(options.host, options.port, options.allow_host, open_browser=options.open))
     return 0

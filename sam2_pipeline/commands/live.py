@@ -2,6 +2,9 @@
 
 import argparse
 
+from sam2_pipeline.commands.shared import model_settings
+from sam2_pipeline.config import JobConfig
+
 INTERRUPTED = 130
 VIEW_PORT = 8766
 
@@ -10,7 +13,7 @@ def live(options: argparse.Namespace) -> int:
     from sam2_pipeline.live.command import run
 
     try:
-        run(options)
+        run(options, JobConfig.load(None, options.set, model_settings(options)))
     except KeyboardInterrupt:  # the usual end of a stream that has none; there is nothing to resume
         return INTERRUPTED
     return 0

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sam2_pipeline.commands.shared import SHOWN_FAILURES, reporter, storage_options
+from sam2_pipeline.commands.shared import SHOWN_FAILURES, model_settings, reporter, storage_options
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import ConfigError, StorageError
 
@@ -30,7 +30,8 @@ def _evaluate_model(options: argparse.Namespace) -> Any:
         raise ConfigError("--match and --common are for PREDICTIONS, expected neither with --protocol")
     if options.ground_truth is not None:
         raise ConfigError(f"--protocol makes its own predictions, expected GROUND_TRUTH alone, not {options.ground_truth}, too")
-    return evaluate_model(options, storage_options(options))
+    config = JobConfig.load(None, options.set, model_settings(options), storage_options(options)).anchored()
+    return evaluate_model(options, config)
 
 
 def _evaluate_masks(options: argparse.Namespace) -> Any:

@@ -1,11 +1,11 @@
-"""What the verbs about runs and machines do: from `plan` to `compact`, `doctor` and `bench`."""
+"""What the verbs about runs do (`run`, `demo`, `plan`, `status`, `retry`, `verify`, `compact`), and `models`, `doctor`, `bench`."""
 
 import argparse
 import json
 from dataclasses import asdict
 from typing import Any
 
-from sam2_pipeline.commands.shared import format_bytes, list_failures, open_storage, reporter, storage_options
+from sam2_pipeline.commands.shared import format_bytes, list_failures, model_settings, open_storage, reporter, storage_options
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import CheckpointError, ConfigError
 from sam2_pipeline.pipeline.progress import format_duration
@@ -168,14 +168,9 @@ def bench(options: argparse.Namespace) -> int:
 
 def job_config(options: argparse.Namespace) -> JobConfig:
     """The configuration that the options of `run` and `plan` describe."""
-    given = {
+    given = model_settings(options) | {
         "input": options.input,
         "output": options.output,
-        "model.name": options.model,
-        "model.checkpoint": options.checkpoint,
-        "model.image_size": options.image_size,
-        "model.device": options.device,
-        "model.dtype": options.dtype,
         "prompts.file": options.prompts,
         "annotate.fps": options.fps,
         "max_videos": options.max_videos,

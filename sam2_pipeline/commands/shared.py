@@ -16,6 +16,17 @@ def reporter(options: argparse.Namespace) -> Reporter:
     return Reporter("quiet" if getattr(options, "quiet", False) else "auto")
 
 
+def model_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options about the model say of the configuration."""
+    return {
+        "model.name": options.model,
+        "model.checkpoint": options.checkpoint,
+        "model.image_size": options.image_size,
+        "model.device": options.device,
+        "model.dtype": options.dtype,
+    }
+
+
 def open_storage(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     from sam2_pipeline.io.storage import Storage
 

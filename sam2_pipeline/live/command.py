@@ -24,7 +24,7 @@ from sam2_pipeline.segment.video import VideoSegmenter
 _USUAL_FPS = 30.0
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace, config: JobConfig) -> None:
     """Segments the source until it ends, ``--max-frames`` are done, or Ctrl-C; what was written is whole in each case.
 
     Raises:
@@ -33,7 +33,6 @@ def run(options: argparse.Namespace) -> None:
         VideoError: the source cannot be opened, or breaks off.
         StorageError: an output cannot be written.
     """
-    config = JobConfig.load(None, options.set, {f"model.{name}": value for name, value in _model_options(options).items()})
     how = LiveOptions(options.when_slow, options.queue)
     if not (options.marks or options.prompts or options.auto):
         raise ConfigError("nothing to track: expected --point, --box, --prompts or --auto")
@@ -90,16 +89,6 @@ def marked(marks: Sequence[tuple[str, tuple[float, ...]]]) -> list[Prompt]:
         else:
             prompts.append(Prompt(number, 0, values[None], np.ones(1, np.int8)))
     return prompts
-
-
-def _model_options(options: argparse.Namespace) -> dict[str, object]:
-    return {
-        "name": options.model,
-        "checkpoint": options.checkpoint,
-        "image_size": options.image_size,
-        "device": options.device,
-        "dtype": options.dtype,
-    }
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-from typing import Any
 
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import ConfigError
@@ -18,21 +17,13 @@ SYNTHETIC_CLIPS = 50
 SYNTHETIC_MIN_AREA = 0.001  # 8 x 8 pixels of a 256 x 256 picture; people do not annotate slivers
 
 
-def evaluate_model(options: argparse.Namespace, storage_options: dict[str, Any]) -> result.TrialResult:
+def evaluate_model(options: argparse.Namespace, config: JobConfig) -> result.TrialResult:
     """Plays the protocols and prints the figures.
 
     Raises:
         ConfigError: options that do not go together, or no ground truth.
         CheckpointError: no such model, or no weights.
     """
-    given = {
-        "model.name": options.model,
-        "model.checkpoint": options.checkpoint,
-        "model.image_size": options.image_size,
-        "model.device": options.device,
-        "model.dtype": options.dtype,
-    }
-    config = JobConfig.load(None, options.set, given, storage_options).anchored()
     synthetic = options.predictions == SYNTHETIC
     min_area = options.min_area if options.min_area is not None else SYNTHETIC_MIN_AREA if synthetic else 0.0
     clips = _clips(options, config)

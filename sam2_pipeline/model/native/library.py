@@ -96,7 +96,7 @@ def _load(path: Path) -> ctypes.CDLL:
 
 
 def _parallel() -> int | None:
-    """LLVM's and Intel's OpenMP have GCC's functions, too."""
+    """Where `Native.parallel` is. LLVM's and Intel's OpenMP have this function of GCC's, too."""
     beside_torch = sorted(str(path) for path in (Path(torch.__file__).parent / "lib").glob("lib*omp*"))
     for name in (*beside_torch, "libgomp.so.1", "libiomp5.so", "libomp.so.5", "libomp.so"):
         try:
