@@ -1,4 +1,4 @@
-"""What the verbs about runs do (`run`, `demo`, `plan`, `status`, `retry`, `verify`, `compact`), and `models`, `doctor`, `bench`."""
+"""What the verbs about runs do (`run`, `demo`, `plan`, `status`, `retry`, `verify`, `compact`); `models`, `doctor`, `bench`."""
 
 import argparse
 import json
