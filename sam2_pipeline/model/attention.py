@@ -10,21 +10,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2_pipeline.model.layers import eager_on_cpu, learns_on_cpu
+from sam2_pipeline.model.learning import learns_on_gpu
 from sam2_pipeline.model.linear import Linear
 
 # `_attend_narrow_values` holds so many scores at a time (16 MB), and looks at so many keys beforehand.
 _SCORES_AT_ONCE = 2**22
 _SAMPLED_KEYS = 256
-_PLAIN_KEYS = 2048  # see `dot_product_attention`
+_PLAIN_KEYS, _FEW = 2048, 16  # see `dot_product_attention`
 
 
 def dot_product_attention(q_NhQe: Tensor, k_NhKe: Tensor, v_NhKe: Tensor, bias_QK: Tensor | None = None) -> Tensor:
     """``softmax(q k^T / sqrt(e) + bias) v``, by PyTorch's fused kernels. In training on a CPU these are slower than the plain
-    form on the way back, above all in bfloat16; where its scores would fill the memory they are used all the same."""
-    if not learns_on_cpu(q_NhQe) or k_NhKe.shape[-2] > _PLAIN_KEYS:
+    form on the way back, above all in bfloat16; where its scores would fill the memory they are used all the same. On a GPU they
+    are slower where queries or keys are few, which fill a corner of the kernels' tiles."""
+    if learns_on_cpu(q_NhQe):
+        plain = k_NhKe.shape[-2] <= _PLAIN_KEYS
+    else:
+        plain = learns_on_gpu(q_NhQe) and min(q_NhQe.shape[-2], k_NhKe.shape[-2]) <= _FEW
+    if not plain:
         return F.scaled_dot_product_attention(q_NhQe, k_NhKe, v_NhKe, attn_mask=bias_QK)
-    scores = q_NhQe * q_NhQe.shape[-1] ** -0.5 @ k_NhKe.mT
-    return (scores if bias_QK is None else scores + bias_QK).softmax(dim=-1) @ v_NhKe
+    with torch.autocast(q_NhQe.device.type, enabled=False):  # which would make it a softmax in float32
+        scores = q_NhQe * q_NhQe.shape[-1] ** -0.5 @ k_NhKe.mT
+        return (scores if bias_QK is None else scores + bias_QK).softmax(dim=-1) @ v_NhKe
 
 
 class Attention(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sam2_pipeline.model.attention import dot_product_attention
 from sam2_pipeline.model.config import TrunkConfig
-from sam2_pipeline.model.layers import eager_on_cpu, in_pieces, learned, learns
+from sam2_pipeline.model.layers import LayerNorm, eager_on_cpu, in_pieces, learned, learns
 from sam2_pipeline.model.linear import MLP, Linear
 
 _EPS = 1e-6
@@ -122,9 +122,9 @@ class Block(nn.Module):
     def __init__(self, dim_in: int, dim_out: int, num_heads: int, window: int):
         super().__init__()
         self.window, self.pooled = window, dim_in != dim_out
-        self.norm1 = nn.LayerNorm(dim_in, eps=_EPS)
+        self.norm1 = LayerNorm(dim_in, _EPS)
         self.attn = MultiScaleAttention(dim_in, dim_out, num_heads, self.pooled)
-        self.norm2 = nn.LayerNorm(dim_out, eps=_EPS)
+        self.norm2 = LayerNorm(dim_out, _EPS)
         self.mlp = MLP([dim_out, 4 * dim_out, dim_out], "gelu")
         if self.pooled:
             self.proj = Linear(dim_in, dim_out)

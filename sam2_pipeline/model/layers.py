@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sam2_pipeline.model.kept import autocast_dtype
+from sam2_pipeline.model.learning import learns_on_gpu, normalised
+
 _PIECE_TOKENS = 2048  # per thread, see `in_pieces`
 
 
@@ -26,6 +29,25 @@ def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtyp
     return torch.tensor(values, device=device, dtype=dtype)
 
 
+def layer_norm(x: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float, rounds: bool) -> Tensor:
+    """Layer norm over the last dimension. With ``rounds`` the result only goes into products, so where autocast would round it
+    there, in training on a GPU it is written rounded."""
+    if learns_on_gpu(x):
+        return normalised(x, weight_C, bias_C, eps, (autocast_dtype(x) if rounds else None) or torch.float32)
+    return F.layer_norm(x, weight_C.shape, weight_C, bias_C, eps)
+
+
+class LayerNorm(nn.LayerNorm):
+    """`nn.LayerNorm` over channels; for ``rounds`` see `layer_norm`."""
+
+    def __init__(self, channels: int, eps: float = 1e-5, rounds: bool = True):
+        super().__init__(channels, eps)
+        self.rounds = rounds
+
+    def forward(self, input: Tensor) -> Tensor:
+        return layer_norm(input, self.weight, self.bias, self.eps, self.rounds)
+
+
 class LayerNorm2d(nn.Module):
     """Layer norm over the channels of an NCHW map (biased variance, eps 1e-6)."""
 
@@ -36,8 +58,7 @@ class LayerNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
-        return x.permute(0, 3, 1, 2)
+        return layer_norm(x.permute(0, 2, 3, 1), self.weight, self.bias, self.eps, rounds=True).permute(0, 3, 1, 2)
 
 
 def eager_on_cpu(x: Tensor) -> bool:

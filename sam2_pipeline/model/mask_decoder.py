@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sam2_pipeline.model.attention import Attention
-from sam2_pipeline.model.layers import LayerNorm2d, in_pieces
+from sam2_pipeline.model.layers import LayerNorm, LayerNorm2d, in_pieces
 from sam2_pipeline.model.linear import MLP
 
 NUM_MASKS = 4
@@ -44,12 +44,12 @@ class TwoWayBlock(nn.Module):
         super().__init__()
         self.first = first
         self.self_attn = Attention(dim, dim, _NUM_HEADS)
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = LayerNorm(dim, rounds=False)
         self.cross_attn_token_to_image = Attention(dim, dim // 2, _NUM_HEADS)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = LayerNorm(dim, rounds=False)
         self.mlp = MLP([dim, feedforward_dim, dim])
-        self.norm3 = nn.LayerNorm(dim)
-        self.norm4 = nn.LayerNorm(dim)
+        self.norm3 = LayerNorm(dim, rounds=False)
+        self.norm4 = LayerNorm(dim, rounds=False)
         self.cross_attn_image_to_token = Attention(dim, dim // 2, _NUM_HEADS)
 
     def forward(self, queries: Tensor, image: Tensor, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,7 +73,7 @@ class TwoWayTransformer(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(TwoWayBlock(dim, feedforward_dim, first=i == 0) for i in range(2))
         self.final_attn_token_to_image = Attention(dim, dim // 2, _NUM_HEADS)
-        self.norm_final_attn = nn.LayerNorm(dim)
+        self.norm_final_attn = LayerNorm(dim, rounds=False)
 
     def forward(self, image: Tensor, positions: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         queries = tokens

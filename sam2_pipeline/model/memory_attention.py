@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from sam2_pipeline.model.attention import attend
 from sam2_pipeline.model.kept import Kept
-from sam2_pipeline.model.layers import in_pieces
+from sam2_pipeline.model.layers import LayerNorm, in_pieces
+from sam2_pipeline.model.learning import learns_on_gpu, turned
 from sam2_pipeline.model.linear import Linear, PairedLinear
 from sam2_pipeline.model.native.reading import read_memory, reads_natively
 from sam2_pipeline.model.positions import rotary_tables
@@ -41,9 +42,11 @@ class RotaryAttention(nn.Module):
     @staticmethod
     def _rotate(x_NTD: Tensor, cos_TP: Tensor, sin_TP: Tensor) -> Tensor:
         """Turns every pair, in float32."""
+        if learns_on_gpu(x_NTD):
+            return turned(x_NTD, cos_TP, sin_TP)
         a, b = x_NTD.float().chunk(2, dim=-1)
-        turned = torch.cat((torch.addcmul(a * cos_TP, b, sin_TP, value=-1), torch.addcmul(a * sin_TP, b, cos_TP)), dim=-1)
-        return turned.to(x_NTD.dtype)
+        result = torch.cat((torch.addcmul(a * cos_TP, b, sin_TP, value=-1), torch.addcmul(a * sin_TP, b, cos_TP)), dim=-1)
+        return result.to(x_NTD.dtype)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, tables: tuple[Tensor, Tensor], num_unplaced: int = 0) -> Tensor:
         """``q`` ``[N, T, D]``, ``k`` and ``v`` ``[N, K, C]``; the last ``num_unplaced`` keys are not turned."""
@@ -61,7 +64,7 @@ class RotaryAttention(nn.Module):
         maps, unplaced = k.split((k.shape[1] - num_unplaced, num_unplaced), dim=1)
         placed = in_pieces(turned_keys, maps.unflatten(1, (-1, q.shape[1])), dim=1).flatten(1, 2)
         k = torch.cat((placed, self.k_proj(unplaced)), dim=1)
-        if v.shape[-1] >= q.shape[-1]:
+        if v.shape[-1] >= q.shape[-1] or learns_on_gpu(q):  # there is no fast gradient where widths differ
             return self.out_proj(attend(q, k, self.v_proj(v)))
         return self._project_values(attend(q, k, v.to(q.dtype)))
 
@@ -83,9 +86,9 @@ class MemoryAttentionLayer(nn.Module):
         self.cross_attn_image = RotaryAttention(dim, memory_dim)
         self.linear1 = Linear(dim, feedforward_dim)
         self.linear2 = Linear(feedforward_dim, dim)
-        self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = nn.LayerNorm(dim)
-        self.norm3 = nn.LayerNorm(dim)
+        self.norm1 = LayerNorm(dim)
+        self.norm2 = LayerNorm(dim)
+        self.norm3 = LayerNorm(dim)
 
     def attend_self(self, x_NTD: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
         normed = self.norm1(x_NTD)
@@ -107,7 +110,7 @@ class MemoryAttention(nn.Module):
     def __init__(self, dim: int, memory_dim: int, feedforward_dim: int, num_layers: int):
         super().__init__()
         self.layers = nn.ModuleList(MemoryAttentionLayer(dim, memory_dim, feedforward_dim) for _ in range(num_layers))
-        self.norm = nn.LayerNorm(dim)
+        self.norm = LayerNorm(dim, rounds=False)
 
     def forward(
         self,

@@ -3,15 +3,22 @@
 Shapes: N objects, S image side, h = S/16, D = 256, C = 64 memory channels.
 """
 
+from collections.abc import Iterator
 from itertools import pairwise
+from itertools import product as product_of
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2_pipeline.model.layers import LayerNorm2d, in_pieces
-from sam2_pipeline.model.linear import Linear
+from sam2_pipeline.model.kept import autocast_dtype
+from sam2_pipeline.model.layers import LayerNorm2d, in_pieces, layer_norm
+from sam2_pipeline.model.learning import learns_on_gpu
+from sam2_pipeline.model.linear import Linear, product
 
 _CHANNELS = (1, 4, 16, 64, 256)
+_PATCH = tuple(product_of(range(3), range(3)))  # rows and columns of a kernel
 
 
 class MaskDownsampler(nn.Module):
@@ -25,7 +32,23 @@ class MaskDownsampler(nn.Module):
         self.encoder = nn.Sequential(*steps, nn.Conv2d(_CHANNELS[-1], dim, kernel_size=1))
 
     def forward(self, masks_N1SS: Tensor) -> Tensor:
-        return self.encoder(masks_N1SS)
+        return self._by_patches(masks_N1SS) if learns_on_gpu(masks_N1SS) else self.encoder(masks_N1SS)
+
+    def _by_patches(self, masks_N1SS: Tensor) -> Tensor:
+        """The convolutions as products with patches of 3 x 3: for so few channels, a GPU's have no fast gradient."""
+        x = masks_N1SS.permute(0, 2, 3, 1)
+        x = x.to(autocast_dtype(x) or x.dtype)
+        for conv, norm in self._steps():
+            padded = F.pad(x, (0, 0, 1, 0, 1, 0))  # the last row and column of 2 h + 1 are those of the map
+            patches = torch.cat([padded[:, y : y + x.shape[1] : 2, x_ : x_ + x.shape[2] : 2] for y, x_ in _PATCH], dim=-1)
+            x = product(patches, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
+            x = F.gelu(layer_norm(x, norm.weight, norm.bias, norm.eps, rounds=True))
+        last = cast(nn.Conv2d, self.encoder[-1])
+        return product(x, last.weight.flatten(1), last.bias).permute(0, 3, 1, 2).contiguous()
+
+    def _steps(self) -> Iterator[tuple[nn.Conv2d, LayerNorm2d]]:
+        for at in range(0, len(self.encoder) - 1, 3):
+            yield cast(nn.Conv2d, self.encoder[at]), cast(LayerNorm2d, self.encoder[at + 1])
 
 
 class ConvNeXtBlock(nn.Module):

@@ -36,8 +36,8 @@ def correction_clicks(predicted_NSS: Tensor, truth_NSS: Tensor, draws_N: Tensor)
 
 def some_of(candidates_NP: Tensor, draws_NK: Tensor) -> Tensor:
     """For every draw the place ``[N, K]`` of one of the row's candidates, all equally likely; the last place if it has none."""
-    count = candidates_NP.cumsum(dim=1)
-    rank = (draws_NK.double() * count[:, -1:]).long() + 1
+    count = candidates_NP.cumsum(dim=1, dtype=torch.int32)
+    rank = (draws_NK.double() * count[:, -1:]).int() + 1
     return torch.searchsorted(count, rank).clamp(max=candidates_NP.shape[1] - 1)
 
 
