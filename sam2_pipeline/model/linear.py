@@ -20,6 +20,7 @@ from sam2_pipeline.model.learning import learns_on_gpu, with_bias
 Activation = Literal["none", "relu", "gelu"]
 
 _FEWEST_ROWS = 512  # below, there is little to gain, and a second copy of the weight to pay
+_FEWEST_SUMMED = 4096  # rows; below, PyTorch's sum is as fast
 _OPERATORS = ("_reorder_linear_weight", "_linear_pointwise")
 
 
@@ -30,7 +31,7 @@ def rounded(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`F.linear`, with a cheaper gradient of the bias on a GPU."""
-    if bias is None or not learns_on_gpu(x):
+    if bias is None or x.numel() < _FEWEST_SUMMED * x.shape[-1] or not learns_on_gpu(x):
         return F.linear(x, weight, bias)
     return with_bias(F.linear(x, weight, bias.detach()), bias)
 

@@ -3,22 +3,19 @@
 Shapes: N objects, S image side, h = S/16, D = 256, C = 64 memory channels.
 """
 
-from collections.abc import Iterator
 from itertools import pairwise
-from itertools import product as product_of
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sam2_pipeline.model.kept import autocast_dtype
 from sam2_pipeline.model.layers import LayerNorm2d, in_pieces, layer_norm
-from sam2_pipeline.model.learning import learns_on_gpu
+from sam2_pipeline.model.learning import learns_on_gpu, with_bias
 from sam2_pipeline.model.linear import Linear, product
 
 _CHANNELS = (1, 4, 16, 64, 256)
-_PATCH = tuple(product_of(range(3), range(3)))  # rows and columns of a kernel
+_FEW_CHANNELS = 16  # see `MaskDownsampler`
 
 
 class MaskDownsampler(nn.Module):
@@ -32,23 +29,34 @@ class MaskDownsampler(nn.Module):
         self.encoder = nn.Sequential(*steps, nn.Conv2d(_CHANNELS[-1], dim, kernel_size=1))
 
     def forward(self, masks_N1SS: Tensor) -> Tensor:
-        return self._by_patches(masks_N1SS) if learns_on_gpu(masks_N1SS) else self.encoder(masks_N1SS)
+        return self._channels_last(masks_N1SS) if learns_on_gpu(masks_N1SS) else self.encoder(masks_N1SS)
 
-    def _by_patches(self, masks_N1SS: Tensor) -> Tensor:
-        """The convolutions as products with patches of 3 x 3: for so few channels, a GPU's have no fast gradient."""
+    def _channels_last(self, masks_N1SS: Tensor) -> Tensor:
+        """The same with maps channels-last, as norms read them. A GPU has no fast gradient for convolutions of a few channels, so
+        these are products."""
         x = masks_N1SS.permute(0, 2, 3, 1)
-        x = x.to(autocast_dtype(x) or x.dtype)
-        for conv, norm in self._steps():
-            padded = F.pad(x, (0, 0, 1, 0, 1, 0))  # the last row and column of 2 h + 1 are those of the map
-            patches = torch.cat([padded[:, y : y + x.shape[1] : 2, x_ : x_ + x.shape[2] : 2] for y, x_ in _PATCH], dim=-1)
-            x = product(patches, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
+        for at in range(0, len(self.encoder) - 1, 3):
+            conv, norm = cast(nn.Conv2d, self.encoder[at]), cast(LayerNorm2d, self.encoder[at + 1])
+            if conv.in_channels < _FEW_CHANNELS:
+                x, bias = _halved(x, conv.weight), conv.get_parameter("bias")
+                x = with_bias(x + bias.detach().to(x.dtype), bias)
+            else:
+                x = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
             x = F.gelu(layer_norm(x, norm.weight, norm.bias, norm.eps, rounds=True))
         last = cast(nn.Conv2d, self.encoder[-1])
         return product(x, last.weight.flatten(1), last.bias).permute(0, 3, 1, 2).contiguous()
 
-    def _steps(self) -> Iterator[tuple[nn.Conv2d, LayerNorm2d]]:
-        for at in range(0, len(self.encoder) - 1, 3):
-            yield cast(nn.Conv2d, self.encoder[at]), cast(LayerNorm2d, self.encoder[at + 1])
+
+def _halved(x_NHWC: Tensor, weight_OC33: Tensor) -> Tensor:
+    """A 3 x 3 convolution of stride 2, padded by 1, as one product: a cell of 2 x 2 entries gives its share of its own place in the
+    result and of three others, to the right, below, and both."""
+    outs, C = weight_OC33.shape[:2]
+    cells = x_NHWC.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).transpose(2, 3).flatten(3)
+    # With a row and a column of zeros before it, the kernel is 2 x 2 cells of 2 x 2 entries: those before the place, and its own.
+    weight = F.pad(weight_OC33, (1, 0, 1, 0)).view(outs, C, 2, 2, 2, 2).permute(2, 4, 0, 3, 5, 1).reshape(4 * outs, 4 * C)
+    both, below, right, own = F.linear(cells, weight).unflatten(3, (4, outs)).unbind(3)
+    x = own + F.pad(below[:, :-1], (0, 0, 0, 0, 1, 0)) + F.pad(right[:, :, :-1], (0, 0, 1, 0))
+    return x + F.pad(both[:, :-1, :-1], (0, 0, 1, 0, 1, 0))
 
 
 class ConvNeXtBlock(nn.Module):

@@ -22,8 +22,8 @@ except ImportError:  # PyTorch without CUDA comes without it
 else:
     AVAILABLE = True
 
-_TILE = 2048  # entries
-_PROGRAMS = 528  # that add rows up, each its share of them: four for every multiprocessor of a large GPU
+_TILE, _SUMMED_TILE = 2048, 8192  # entries
+_PROGRAMS = 264  # that add rows up, each its share of them: two for every multiprocessor of a large GPU
 
 
 def _tile(channels: int) -> dict[str, int]:
@@ -56,8 +56,8 @@ def sum_rows(x_RC: Tensor) -> Tensor:
     """Sums ``[C]``, float32, of contiguous rows."""
     rows, C = x_RC.shape
     width = min(1 << (C - 1).bit_length(), 64)
-    tile = {"ROWS": _TILE // width, "WIDTH": width}
-    programs = min(-(-rows // tile["ROWS"]), _PROGRAMS)
+    tile = {"ROWS": _SUMMED_TILE // width, "WIDTH": width}
+    programs = min(-(-rows // tile["ROWS"]), _PROGRAMS // 2)
     sums = torch.empty(programs, C, dtype=torch.float32, device=x_RC.device)
     _sum_rows[(programs, -(-C // width))](x_RC, sums, rows, C, **tile)
     return sums.sum(dim=0)
