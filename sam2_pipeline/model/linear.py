@@ -80,7 +80,8 @@ class PairedLinear(Linear):
     _rearranges = True
 
     def _arranged(self) -> tuple[Tensor, Tensor | None]:
-        return torch.cat((self.weight[0::2], self.weight[1::2])), torch.cat((self.bias[0::2], self.bias[1::2]))
+        weight, bias = (x.unflatten(0, (-1, 2)).transpose(0, 1).flatten(0, 1) for x in (self.weight, self.bias))
+        return weight, bias
 
 
 class MLP(nn.Module):

@@ -48,8 +48,8 @@ class MaskDownsampler(nn.Module):
 
 
 def _halved(x_NHWC: Tensor, weight_OC33: Tensor) -> Tensor:
-    """A 3 x 3 convolution of stride 2, padded by 1, as one product: a cell of 2 x 2 entries gives its share of its own place in the
-    result and of three others, to the right, below, and both."""
+    """A 3 x 3 convolution of stride 2, padded by 1, as one product: a cell of 2 x 2 entries has its share in its own place of the
+    result and in three others: to the right, below, and both."""
     outs, C = weight_OC33.shape[:2]
     cells = x_NHWC.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).transpose(2, 3).flatten(3)
     # With a row and a column of zeros before it, the kernel is 2 x 2 cells of 2 x 2 entries: those before the place, and its own.

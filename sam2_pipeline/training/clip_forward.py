@@ -90,7 +90,8 @@ class _Lesson:
     def __init__(self, learner: ClipLearner, batch: Batch, rows: Tensor | float) -> None:
         self.learner, self.model, self.batch, self.plan, self.rows = learner, learner.model, batch, batch.plan, rows
         frames = batch.frames_VT3SS
-        self.features = _by_frame(self.model.encode_frames(normalise(frames.flatten(0, 1))), frames.shape[1])
+        self.seen = self.model.encode_frames(normalise(frames.flatten(0, 1)))
+        self.features = _by_frame(self.seen, frames.shape[1])
         self.ground_N11 = batch.ground_N[:, None, None]
         self.prompted: dict[int, Remembered] = {}
         self.tracked: dict[int, Remembered] = {}
@@ -116,7 +117,7 @@ class _Lesson:
             return taught, taught.total
         batch = self.batch
         with self.model.precision():
-            losses_TN, logits_TNHW = teacher.losses(self.features, batch.lanes_N, batch.masks_TNSS, batch.draws_TNK[0], weights)
+            losses_TN, logits_TNHW = teacher.losses(self.seen, batch.lanes_N, batch.masks_TNSS, batch.draws_TNK[0], weights)
         loss = losses_TN.mean(dim=0).sum() / self.rows
         return replace(taught, total=weights.pixels * loss, pixels=loss.detach()), logits_TNHW.detach()
 

@@ -55,32 +55,28 @@ class PixelTeacher(nn.Module):
         vectors = self.vectors(F.gelu(coarse + middle + fine)).flatten(2)
         return Vectors(*(F.normalize(half, dim=1).to(vectors.dtype) for half in vectors.chunk(2, dim=1)))
 
-    def logits(self, asking: Vectors, answering: Vectors, lanes_N: Tensor, truth_NSS: Tensor, draws_NA: Tensor) -> Tensor:
-        """``[N, A, S/4, S/4]``: what of the pictures ``answering`` is thought to belong to the pixel of an object that
-        ``draws_NA`` chooses in the pictures ``asking``, of which the truth is."""
+    def logits(self, seen: Vectors, frames: int, lanes_N: Tensor, truth_NSS: Tensor, draws_NA: Tensor) -> Tensor:
+        """``[T, N, A, S/4, S/4]``: what of a clip's T frames is thought to belong to the pixel of an object that ``draws_NA``
+        chooses in the first of them, of which the truth is. ``seen`` are the frames of clip after clip."""
         S = truth_NSS.shape[-1]
         side = S // 4
+        asking_VTEP, answering_VTEP = (vectors.unflatten(0, (-1, frames)) for vectors in seen)
         pixels_NA = some_of(truth_NSS.flatten(1), draws_NA)
-        asking_NAE = asking.asking_VEP.mT[lanes_N[:, None], pixels_NA // S // 4 * side + pixels_NA % S // 4]
-        alike_NAP = (asking_NAE @ answering.answering_VEP[lanes_N]).float()
-        return (self.sharpness * alike_NAP + self.bias).unflatten(2, (side, side))
+        asking_NAE = asking_VTEP[:, 0].mT[lanes_N[:, None], pixels_NA // S // 4 * side + pixels_NA % S // 4]
+        alike_TNAP = (asking_NAE @ answering_VTEP.transpose(0, 1)[:, lanes_N]).float()
+        return (self.sharpness * alike_TNAP + self.bias).unflatten(3, (side, side))
 
     def losses(
-        self, frames: list[FrameFeatures], lanes_N: Tensor, truth_TNSS: Tensor, draws_NK: Tensor, weights: LossSection
+        self, features: FrameFeatures, lanes_N: Tensor, truth_TNSS: Tensor, draws_NK: Tensor, weights: LossSection
     ) -> tuple[Tensor, Tensor]:
         """The mask losses of every frame and row, ``[T, N]``, 0 for objects that are not there; and masks, ``[T, N, S/4, S/4]``.
+        ``features`` are those of the frames of clip after clip.
 
         Pixels of the first frame ask, of which every object has some, and all frames answer: so an object is to look the same
         over time, and unlike others.
         """
-        seen = [self(features) for features in frames]
-        losses, masks = [], []
-        for vectors, truth_NSS in zip(seen, truth_TNSS, strict=True):
-            logits = self.logits(seen[0], vectors, lanes_N, truth_TNSS[0], draws_NK[:, :_ASKING])
-            truth = F.avg_pool2d(truth_NSS[:, None].float(), 4).flatten(2)
-            focal_NA = focal_loss(logits.flatten(2), truth.expand(-1, _ASKING, -1), weights.focal_alpha, weights.focal_gamma)
-            dice_NA = dice_loss(logits.flatten(2), truth)
-            there_N = truth_NSS.flatten(1).any(dim=1)
-            losses.append((weights.focal * focal_NA + weights.dice * dice_NA).mean(dim=1) * there_N)
-            masks.append(logits[:, 0])
-        return torch.stack(losses), torch.stack(masks)
+        logits = self.logits(self(features), len(truth_TNSS), lanes_N, truth_TNSS[0], draws_NK[:, :_ASKING])
+        flat, truth = logits.flatten(3), F.avg_pool2d(truth_TNSS.float(), 4).flatten(2)[:, :, None]
+        focal_TNA = focal_loss(flat, truth.expand_as(flat), weights.focal_alpha, weights.focal_gamma)
+        loss_TN = (weights.focal * focal_TNA + weights.dice * dice_loss(flat, truth)).mean(dim=2)
+        return loss_TN * truth_TNSS.flatten(2).any(dim=2), logits[:, :, 0]
