@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -48,5 +48,5 @@ class OnnxRuntime:
 class _Engine(OnnxEngine):
     """Takes frames that are tensors."""
 
-    def encode(self, image_3SS: Tensor) -> Features:  # type: ignore[override]
-        return super().encode(image_3SS.numpy())
+    def encode(self, images_3SS: Sequence[Tensor]) -> list[Features]:  # type: ignore[override]
+        return super().encode([image.numpy() for image in images_3SS])

@@ -35,8 +35,12 @@ class OnnxEngine:
             return masks_NHW.astype(np.float32)
         return (resize_maps(masks_NHW, (side, side), antialias=True) >= 0.5).astype(np.float32)
 
-    def encode(self, image_3SS: np.ndarray) -> Features:
-        return self.model.encode_frames(image_3SS[None])
+    @property
+    def together(self) -> int:
+        return 1
+
+    def encode(self, images_3SS: Sequence[np.ndarray]) -> list[Features]:
+        return [self.model.encode_frames(image[None]) for image in images_3SS]
 
     def decode_points(
         self, features: Features, row: Row | None, points_P2: np.ndarray, labels_P: np.ndarray, earlier: FrameRecord | None

@@ -65,8 +65,13 @@ class Engine(Protocol[Result]):
         """Masks of any size (bool), as `adopt_masks` takes them."""
         ...
 
-    def encode(self, image_3SS: Any) -> Any:
-        """Features of one frame."""
+    @property
+    def together(self) -> int:
+        """How many frames it pays to encode together, where they can be had."""
+        ...
+
+    def encode(self, images_3SS: Sequence[Any]) -> list[Any]:
+        """Features of every frame."""
         ...
 
     def decode_points(

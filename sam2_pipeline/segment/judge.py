@@ -124,7 +124,7 @@ class Judge:
         for frame, numbers in looks.items():
             here = [masks.mask(number, frame) for number in numbers]
             [picture] = pictures.images(frame, frame + 1)
-            embedding = ImageEmbedding(engine.encode(picture.image_3SS), source.height, source.width)
+            embedding = ImageEmbedding(engine.encode([picture.image_3SS])[0], source.height, source.width)
             anew = batch_size.run(here, partial(self._segment, embedding))
             for number, mask, other in zip(numbers, here, anew, strict=True):
                 ious.setdefault(number, []).append(float(iou([other], [mask])[0, 0]))

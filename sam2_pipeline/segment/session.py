@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -28,6 +29,8 @@ class VideoSession(Generic[Result]):
         self.engine, self.frames, self.options = engine, frames, options
         self.objects: dict[int, TrackedObject] = {}
         self._latest: tuple[NetworkFrame, Any] | None = None
+        self._following: tuple[NetworkFrame, ...] = ()
+        self._encoded: dict[int, Any] = {}
 
     @property
     def object_ids(self) -> tuple[int, ...]:
@@ -130,8 +133,11 @@ class VideoSession(Generic[Result]):
         else:
             ends = [self.frames.num_frames, None if max_frames is None else start + max_frames + 1]
             stop = min((end for end in ends if end is not None), default=None)
-        for frame in self.frames.images(start, stop, reverse=reverse):
-            yield self.advance(frame, reverse=reverse, skip_visited=skip_visited)
+        for frame, following in _followed(self.frames.images(start, stop, reverse=reverse), self.engine.together - 1):
+            self._following = following
+            result = self.advance(frame, reverse=reverse, skip_visited=skip_visited)
+            self._following = ()
+            yield result
 
     def step(self, frame: NetworkFrame) -> Result:
         """Tracks the objects there are, perhaps none, one frame forward: for streams, whose frames come when they come."""
@@ -193,7 +199,11 @@ class VideoSession(Generic[Result]):
 
     def _encode(self, frame: NetworkFrame) -> Any:
         if self._latest is None or self._latest[0].index != frame.index:
-            self._latest = (frame, self.engine.encode(frame.image_3SS))
+            if frame.index not in self._encoded:
+                frames = (frame, *self._following)
+                features = self.engine.encode([frame.image_3SS for frame in frames])
+                self._encoded = {frame.index: one for frame, one in zip(frames, features, strict=True)}
+            self._latest = (frame, self._encoded.pop(frame.index))
         return self._latest[1]
 
     def _features(self, frame_index: int) -> Any:
@@ -220,3 +230,14 @@ class VideoSession(Generic[Result]):
         objects = list(self.objects.values()) if objects is None else objects
         records = {obj.object_id: obj.shown(frame_index, conditioning) for obj in objects}
         return self.engine.result(frame_index, timestamp_s, records, self.frames.height, self.frames.width)
+
+
+def _followed(frames: Iterator[NetworkFrame], count: int) -> Iterator[tuple[NetworkFrame, tuple[NetworkFrame, ...]]]:
+    """Every frame, and up to ``count`` that come after it."""
+    held: deque[NetworkFrame] = deque()
+    for frame in frames:
+        held.append(frame)
+        if len(held) > count:
+            yield held.popleft(), tuple(held)
+    while held:
+        yield held.popleft(), tuple(held)

@@ -19,6 +19,8 @@ from sam2_pipeline.segment.options import TrackingOptions
 from sam2_pipeline.segment.results import FrameResult
 from sam2_pipeline.segment.tracking import make_records, remember, see, track_rows
 
+_SMALL = 384  # side of the network input up to which one frame is too little work for two processors, or a GPU
+
 
 class TorchEngine:
     """A `Sam2` at work. ``storage`` is where records are kept, by default the model's device."""
@@ -37,9 +39,14 @@ class TorchEngine:
     def mask_prompts(self, masks_NHW: np.ndarray) -> Tensor:
         return mask_prompt(torch.from_numpy(masks_NHW), self.image_size)
 
+    @property
+    def together(self) -> int:
+        return 2 if self.image_size <= _SMALL else 1
+
     @torch.inference_mode()
-    def encode(self, image_3SS: Tensor) -> FrameFeatures:
-        return self.model.encode_frames(image_3SS[None])
+    def encode(self, images_3SS: Sequence[Tensor]) -> list[FrameFeatures]:
+        features = self.model.encode_frames(torch.stack(list(images_3SS)))
+        return [features.select(slice(place, place + 1)) for place in range(len(images_3SS))]
 
     @torch.inference_mode()
     def decode_points(
