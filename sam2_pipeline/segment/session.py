@@ -135,6 +135,7 @@ class VideoSession(Generic[Result]):
             stop = min((end for end in ends if end is not None), default=None)
         for frame, following in _followed(self.frames.images(start, stop, reverse=reverse), self.engine.together - 1):
             self._following = following
+            self._encoded = {f.index: self._encoded[f.index] for f in (frame, *following) if f.index in self._encoded}
             result = self.advance(frame, reverse=reverse, skip_visited=skip_visited)
             self._following = ()
             yield result
@@ -202,7 +203,7 @@ class VideoSession(Generic[Result]):
             if frame.index not in self._encoded:
                 frames = (frame, *self._following)
                 features = self.engine.encode([frame.image_3SS for frame in frames])
-                self._encoded = {frame.index: one for frame, one in zip(frames, features, strict=True)}
+                self._encoded |= {frame.index: one for frame, one in zip(frames, features, strict=True)}
             self._latest = (frame, self._encoded.pop(frame.index))
         return self._latest[1]
 

@@ -1,17 +1,22 @@
 """What a user means by prompts, corrections, walks, removals."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 from golden.synthetic_inputs import synthetic_mask
+from torch import Tensor
 
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import encode
 from sam2_pipeline.model.conventions import NO_OBJECT_LOGIT
+from sam2_pipeline.model.image_encoder import FrameFeatures
 from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.segment.options import TrackingOptions
 from sam2_pipeline.segment.prompted import PromptedSession
+from sam2_pipeline.segment.torch_engine import TorchEngine
 from sam2_pipeline.segment.video import VideoSegmenter
 
 FIRST = Prompt(1, 0, np.array([[40, 30]]), np.array([1]))
@@ -66,6 +71,33 @@ def test_a_correction_during_the_walk_counts_from_the_next_frame(model: Sam2, vi
         np.testing.assert_array_equal(seen[frame], expected[frame])
     assert np.abs(seen[7] - expected[7]).max() > 1e-2
     assert 6 in session.objects[1].bank.prompted
+
+
+def test_frames_encoded_together_are_those_encoded_alone(
+    model: Sam2, video: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, sizes, found = TorchEngine.encode, [], []
+
+    def counted(engine: TorchEngine, images: Sequence[Tensor]) -> list[FrameFeatures]:
+        sizes.append(len(images))
+        return encode(engine, images)
+
+    monkeypatch.setattr(TorchEngine, "encode", counted)
+    for together in (1, 2, 3):
+        monkeypatch.setattr(TorchEngine, "together", together)
+        session = session_of(model, video)
+        session.prompt(FIRST)
+        seen = {}
+        for result in session.propagate():
+            seen[result.frame_index] = result.logits_NHW.numpy().copy()
+            if result.frame_index in (4, 5):  # between two frames that were encoded together, and on another one
+                session.prompt(correction(result.frame_index - 2))
+        assert max(sizes) == together and sum(sizes) <= len(video) + 4  # the frames gone back to
+        sizes.clear()
+        found.append(seen)
+    for others in found[1:]:
+        for frame, logits in found[0].items():
+            np.testing.assert_allclose(others[frame], logits, atol=2e-2)
 
 
 def test_scheduled_prompts_wait_for_their_frame(model: Sam2, video: list[np.ndarray]) -> None:

@@ -1,5 +1,6 @@
-"""What PyTorch has no fast kernel for on a CPU, in C: compiled where it is used, and tested against the plain form.
+"""What PyTorch has no fast kernel for, in C or Triton: compiled where it is used, and tested against the plain form.
 
-`read_maps.c` is the attention of a frame to remembered maps; `library.py` compiles and loads it; `reading.py` hands it tensors.
-Without a C compiler the plain form in `memory_attention.py` does the work, with the same results.
+On a CPU, `read_maps.c` is the attention of a frame to remembered maps; `library.py` compiles and loads it; `reading.py` hands it
+tensors. On a GPU, in training, `row_kernels.py` does layer norms, sums of rows and rotations. Without a C compiler, or without
+Triton, the plain forms in the model do the work, with the same results.
 """
