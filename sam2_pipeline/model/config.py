@@ -76,12 +76,12 @@ EMBEDDED = ModelConfig(
     "sam2_pipeline_small",
     "2.1",
     TrunkConfig(48, 1, (2, 2, 5, 1), (5, 7), windows=(8, 8, 8, 8)),
-    image_size=320,
+    image_size=288,
     hidden_dim=128,
     feedforward_dim=512,
     memory_layers=2,
-    good_iou=0.55,
-    good_stability=0.85,
+    good_iou=0.58,
+    good_stability=0.82,
 )
 
 _OFFICIAL = [

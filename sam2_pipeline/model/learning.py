@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from sam2_pipeline.model.native import row_kernels
 
@@ -40,6 +41,7 @@ class _Normalised(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         given, of_weight, of_bias = row_kernels.normalise_back(gradients[0].contiguous(), *ctx.saved_tensors)
         return given, of_weight, of_bias, None, None
@@ -51,6 +53,7 @@ class _WithBias(torch.autograd.Function):
         return product.view_as(product)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         return gradients[0], row_kernels.sum_rows(gradients[0].flatten(0, -2).contiguous())
 
@@ -62,6 +65,7 @@ class _Turned(torch.autograd.Function):
         return row_kernels.turn(x, cos_TP, sin_TP)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         cos_TP, sin_TP = ctx.saved_tensors
         return row_kernels.turn(gradients[0].contiguous(), cos_TP, sin_TP, back=True), None, None

@@ -37,7 +37,8 @@ def normalise(x: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float, dtype: to
     y, tile = torch.empty_like(x, dtype=dtype), _tile(C)
     rows = x.numel() // C
     moments = torch.empty(2, rows, dtype=torch.float32, device=x.device)
-    _normalise[(-(-rows // tile["ROWS"]),)](x, weight_C, bias_C, y, moments, rows, eps, C, **tile)
+    with torch.cuda.device_of(x):
+        _normalise[(-(-rows // tile["ROWS"]),)](x, weight_C, bias_C, y, moments, rows, eps, C, **tile)
     return y, moments
 
 
@@ -47,7 +48,8 @@ def normalise_back(gradient: Tensor, x: Tensor, weight_C: Tensor, moments: Tenso
     tile, rows, given = _tile(C), x.numel() // C, torch.empty_like(x)
     programs = min(-(-rows // tile["ROWS"]), _PROGRAMS)
     sums = torch.empty(2, programs, C, dtype=torch.float32, device=x.device)
-    _normalise_back[(programs,)](gradient, x, weight_C, moments, given, sums, rows, C, **tile)
+    with torch.cuda.device_of(x):
+        _normalise_back[(programs,)](gradient, x, weight_C, moments, given, sums, rows, C, **tile)
     of_weight, of_bias = sums.sum(dim=1)
     return given, of_weight, of_bias
 
@@ -59,7 +61,8 @@ def sum_rows(x_RC: Tensor) -> Tensor:
     tile = {"ROWS": _SUMMED_TILE // width, "WIDTH": width}
     programs = min(-(-rows // tile["ROWS"]), _PROGRAMS // 2)
     sums = torch.empty(programs, C, dtype=torch.float32, device=x_RC.device)
-    _sum_rows[(programs, -(-C // width))](x_RC, sums, rows, C, **tile)
+    with torch.cuda.device_of(x_RC):
+        _sum_rows[(programs, -(-C // width))](x_RC, sums, rows, C, **tile)
     return sums.sum(dim=0)
 
 
@@ -67,7 +70,8 @@ def turn(x: Tensor, cos_TP: Tensor, sin_TP: Tensor, back: bool = False) -> Tenso
     """Contiguous rows ``[..., T, 2 P]`` whose channels p and P + p are turned together, by the angle of their place; or back."""
     P = cos_TP.shape[1]
     y, tile, rows = torch.empty_like(x), _tile(P), x.numel() // (2 * P)
-    _turn[(-(-rows // tile["ROWS"]),)](x, cos_TP, sin_TP, y, rows, len(cos_TP), -1.0 if back else 1.0, P, **tile)
+    with torch.cuda.device_of(x):
+        _turn[(-(-rows // tile["ROWS"]),)](x, cos_TP, sin_TP, y, rows, len(cos_TP), -1.0 if back else 1.0, P, **tile)
     return y
 
 
