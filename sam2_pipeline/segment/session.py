@@ -234,11 +234,19 @@ class VideoSession(Generic[Result]):
 
 
 def _followed(frames: Iterator[NetworkFrame], count: int) -> Iterator[tuple[NetworkFrame, tuple[NetworkFrame, ...]]]:
-    """Every frame, and up to ``count`` that come after it."""
+    """Every frame, and up to ``count`` that come after it. What goes wrong with a frame is told when its turn comes."""
     held: deque[NetworkFrame] = deque()
-    for frame in frames:
-        held.append(frame)
-        if len(held) > count:
+    failure: Exception | None = None
+    more = True
+    while more or held:
+        while more and len(held) <= count:
+            try:
+                held.append(next(frames))
+            except StopIteration:
+                more = False
+            except Exception as error:
+                more, failure = False, error
+        if held:
             yield held.popleft(), tuple(held)
-    while held:
-        yield held.popleft(), tuple(held)
+    if failure is not None:
+        raise failure

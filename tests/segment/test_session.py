@@ -100,6 +100,21 @@ def test_frames_encoded_together_are_those_encoded_alone(
             np.testing.assert_allclose(others[frame], logits, atol=2e-2)
 
 
+def test_a_frame_that_cannot_be_read_is_told_of_after_those_before_it(
+    model: Sam2, video: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = [*video[:4], video[4][:-1], *video[5:]]
+    for together in (1, 2):
+        monkeypatch.setattr(TorchEngine, "together", together)
+        session = session_of(model, broken)
+        session.prompt(FIRST)
+        seen = []
+        with pytest.raises(ConfigError, match="frame 4 is"):
+            for result in session.propagate():
+                seen.append(result.frame_index)
+        assert seen == [0, 1, 2, 3]
+
+
 def test_scheduled_prompts_wait_for_their_frame(model: Sam2, video: list[np.ndarray]) -> None:
     by_hand = session_of(model, video)
     by_hand.prompt(FIRST)
