@@ -19,7 +19,7 @@ from sam2_pipeline.model.learning import learns_on_gpu, with_bias
 
 Activation = Literal["none", "relu", "gelu"]
 
-_FEWEST_ROWS = 64  # below, there is little to gain, and a second copy of the weight to pay
+_FEWEST_ROWS = 512  # below, there is little to gain, and a second copy of the weight to pay
 _FEWEST_SUMMED = 4096  # rows; below, PyTorch's sum is as fast
 _OPERATORS = ("_reorder_linear_weight", "_linear_pointwise")
 
