@@ -56,7 +56,7 @@ def logits(result) -> dict[int, np.ndarray]:
 def assert_equal(one: dict[int, np.ndarray], other: dict[int, np.ndarray]) -> None:
     assert one.keys() == other.keys()
     for key in one:
-        np.testing.assert_array_equal(one[key], other[key])
+        np.testing.assert_allclose(one[key], other[key], atol=1e-3)  # a video's small frames are encoded two at a time
 
 
 def test_pushed_frames_give_the_masks_of_a_video(model: Sam2, pictures: list[np.ndarray]) -> None:
