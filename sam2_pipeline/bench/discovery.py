@@ -81,7 +81,7 @@ def _bare(model: Sam2, source: ArrayFrames, generate: GenerateOptions) -> list[l
     for start in range(0, len(proposals), options.row_batch):
         drawn = np.stack([decode(one.rle) for one in proposals[start : start + options.row_batch]])
         session.add_masks(0, range(start, start + len(drawn)), session.engine.mask_prompts(drawn))
-    for result in session.propagate(0) if proposals else ():
-        for number, mask in collect_frame(result).masks.items():
+    for frame in session.frames.images(0) if proposals else ():  # one by one, as the generator takes them
+        for number, mask in collect_frame(session.step(frame)).masks.items():
             masks[number].append(mask.rle)
     return masks
