@@ -30,8 +30,8 @@ def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtyp
 
 
 def layer_norm(x: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float, rounds: bool) -> Tensor:
-    """Layer norm over the last dimension. With ``rounds`` the result only goes into products, so where autocast would round it
-    there, in training on a GPU it is written rounded."""
+    """Layer norm over the last dimension. With ``rounds`` the result only goes into products, perhaps by way of an activation, so
+    where autocast would round it there, in training on a GPU it is written rounded."""
     if learns_on_gpu(x):
         return normalised(x, weight_C, bias_C, eps, (autocast_dtype(x) if rounds else None) or torch.float32)
     return F.layer_norm(x, weight_C.shape, weight_C, bias_C, eps)

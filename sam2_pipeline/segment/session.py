@@ -201,9 +201,9 @@ class VideoSession(Generic[Result]):
     def _encode(self, frame: NetworkFrame) -> Any:
         if self._latest is None or self._latest[0].index != frame.index:
             if frame.index not in self._encoded:
-                frames = (frame, *self._following)
-                features = self.engine.encode([frame.image_3SS for frame in frames])
-                self._encoded |= {frame.index: one for frame, one in zip(frames, features, strict=True)}
+                together = (frame, *self._following)
+                features = self.engine.encode([one.image_3SS for one in together])
+                self._encoded |= {one.index: encoded for one, encoded in zip(together, features, strict=True)}
             self._latest = (frame, self._encoded.pop(frame.index))
         return self._latest[1]
 

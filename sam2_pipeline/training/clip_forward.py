@@ -73,7 +73,8 @@ def input_size(model: Sam2, size: int) -> Iterator[None]:
 
 def rounding_once(model: Sam2) -> AbstractContextManager:
     """Autocast keeps its rounded copies of weights while any of its contexts is open: one that does nothing, about all of a step,
-    makes it round a weight once and not in every frame. (Not those of `PairedLinear`, which are put in order first.)"""
+    makes it round a weight once and not in every frame. (Not weights that are put in
+    order first: those of `PairedLinear`, and of the mask's first convolutions.)"""
     return torch.autocast(model.device.type, enabled=False)
 
 

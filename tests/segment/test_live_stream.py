@@ -22,6 +22,7 @@ from sam2_pipeline.model.sam2 import NO_OBJECT_LOGIT, Sam2
 from sam2_pipeline.segment.automatic import GenerateOptions
 from sam2_pipeline.segment.live import LiveOptions, LiveStream
 from sam2_pipeline.segment.options import TrackingOptions
+from sam2_pipeline.segment.torch_engine import TorchEngine
 from sam2_pipeline.segment.video import VideoSegmenter
 
 HEIGHT, WIDTH = 90, 120
@@ -43,6 +44,12 @@ def model() -> Sam2:
     return small_random_model(image_size=128)
 
 
+@pytest.fixture(autouse=True)
+def _frame_by_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As streams go: a video's small frames are encoded two at a time, which rounds otherwise (see `test_session`)."""
+    monkeypatch.setattr(TorchEngine, "together", 1)
+
+
 @pytest.fixture(scope="module")
 def pictures() -> list[np.ndarray]:
     """As many as the span of pointers at least: shorter videos are told apart from streams, see `plan_reading`."""
@@ -56,7 +63,7 @@ def logits(result) -> dict[int, np.ndarray]:
 def assert_equal(one: dict[int, np.ndarray], other: dict[int, np.ndarray]) -> None:
     assert one.keys() == other.keys()
     for key in one:
-        np.testing.assert_allclose(one[key], other[key], atol=1e-3)  # a video's small frames are encoded two at a time
+        np.testing.assert_array_equal(one[key], other[key])
 
 
 def test_pushed_frames_give_the_masks_of_a_video(model: Sam2, pictures: list[np.ndarray]) -> None:

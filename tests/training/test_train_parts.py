@@ -21,7 +21,6 @@ from sam2_pipeline.errors import ConfigError, VideoError
 from sam2_pipeline.io.dataset import MaskletDataset
 from sam2_pipeline.masklets.rle import decode, encode, thin_out
 from sam2_pipeline.model.checkpoint import build_model
-from sam2_pipeline.model.config import find_config
 from sam2_pipeline.model.conventions import BACKGROUND, OBJECT
 from sam2_pipeline.model.image_encoder import FrameFeatures
 from sam2_pipeline.model.layers import constant
@@ -77,7 +76,7 @@ def test_wrong_settings_are_named(override, message):
 @pytest.mark.parametrize("name", ["train_synthetic", "train_further", "train_memory", "train_cpu"])
 def test_the_shipped_settings_are_valid(request, name):
     loaded = TrainConfig.load(str(request.config.rootpath / "configs" / f"{name}.yaml"))
-    assert loaded.model.config == find_config(None)
+    assert loaded.model.config.image_size == 288
 
 
 def test_steps_follow_from_seed_and_number_and_have_the_asked_shares():
@@ -417,8 +416,7 @@ def test_pixels_of_the_first_frame_ask_all_frames():
     lanes, draws = torch.tensor([0]), torch.rand(1, 4)
     losses, masks = teacher.losses(clip, lanes, truth, draws, LossSection())
     assert losses.shape == (3, 1) and masks.shape == (3, 1, 16, 16)
-    assert (losses[:2] > 0).all() and losses[2] == 0
-    torch.testing.assert_close(masks[1], masks[2])
+    assert (losses[:2] > 0).all() and losses[2] == 0 and torch.equal(masks[1], masks[2])
     asked = teacher(first).asking_VEP[0, :, 2 * 16 + 2] @ teacher(later).answering_VEP[0]
     torch.testing.assert_close(masks[1, 0].flatten(), teacher.sharpness * asked + teacher.bias)
 
