@@ -142,7 +142,8 @@ def models(options: argparse.Namespace) -> int:
 
     for name, config in MODELS.items():
         blocks, size = sum(config.trunk.stage_depths), f"{config.image_size} x {config.image_size} pixels"
-        note = "  (the default; its weights come with the package)" if config is EMBEDDED else ""
+        note = f", in jobs {config.offline_size}" if config.offline_size else ""
+        note += "  (the default; its weights come with the package)" if config is EMBEDDED else ""
         print(f"{name:22} SAM {config.version}  {blocks:2} trunk blocks  {size}{note}")
     print("other spellings work too, such as facebook/sam2.1-hiera-tiny")
     return 0

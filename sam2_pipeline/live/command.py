@@ -41,7 +41,7 @@ def run(options: argparse.Namespace, config: JobConfig) -> None:
     if options.output is not None and not options.output.endswith(".mp4"):
         raise ConfigError(f"--output is {options.output}, expected a name that ends in .mp4")
     rows = read_prompts(options.prompts) if options.prompts else []
-    generator, _ = ModelFactory(config).build()
+    generator, _ = ModelFactory(config, offline=False).build()
     assert isinstance(generator, MaskletGenerator)
     tracking = replace(generator.tracking, history_frames=TrackingOptions().history_frames)
     ffmpeg = dict(_pair(text) for text in options.source_option)

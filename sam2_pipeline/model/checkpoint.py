@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sam2_pipeline.errors import CheckpointError, ConfigError
-from sam2_pipeline.model.config import EMBEDDED, MODEL_NAMES, MODELS, ModelConfig, find_config
+from sam2_pipeline.model.config import EMBEDDED, MODEL_NAMES, MODELS, find_config
 from sam2_pipeline.model.download import fetch_checkpoint
 from sam2_pipeline.model.hf_layout import is_hf_layout, to_meta_layout
 from sam2_pipeline.model.sam2 import Sam2
@@ -44,6 +44,7 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     compile: bool = False,
+    offline: bool = False,
 ) -> Sam2:
     """A model with its weights, in eval mode.
 
@@ -53,16 +54,18 @@ def load_model(
         checkpoint: a path or any fsspec URL of Meta's ``.pt``, a plain state dict, safetensors, or weights in the layout of
             Hugging Face ``transformers``; None: what the package holds for the embedded model, for the others an official
             checkpoint from the cache, else downloaded from Meta.
-        image_size: side of the square network input, a multiple of 32 from 128 on; None is the model's own (1024).
+        image_size: side of the square network input, a multiple of 32 from 128 on; None is the model's own (1024; of the embedded
+            model 288, which two processors follow as a video is filmed).
         device: None is CUDA, else MPS, else the CPU.
         dtype: what the verbs compute in; None is bfloat16 on CUDA and float32 elsewhere.
         compile: compile the image encoder (``torch.compile``): a slow first frame, faster ones after.
+        offline: nobody waits for a frame: with ``image_size`` None it is what jobs take (of the embedded model 384).
 
     Raises:
         CheckpointError: the weights cannot be had, read, or fitted to the model.
         ConfigError: an unknown name, or an impossible size, device or dtype.
     """
-    config = None if name is None and checkpoint is not None else find_config(name, image_size)
+    config = None if name is None and checkpoint is not None else find_config(name, image_size, offline=offline)
     where = _pick_device(device)
     compute = _checked(dtype or (torch.bfloat16 if where.type == "cuda" else torch.float32))
     if checkpoint is None:
@@ -71,7 +74,7 @@ def load_model(
     state = read_weights(checkpoint)
     if is_hf_layout(state):
         state = to_meta_layout(state, str(checkpoint))
-    config = config or _recognise(state, str(checkpoint), image_size)
+    config = config or find_config(_recognise(state, str(checkpoint)), image_size, offline=offline)
     with torch.device("meta"):  # random weights would be overwritten at once
         model = Sam2(config, compute)
     _check_fit(model, state, str(checkpoint))
@@ -106,14 +109,14 @@ def _checked(dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
-def _recognise(state: Mapping[str, Tensor], source: str, image_size: int | None) -> ModelConfig:
-    """The configuration that weights are of."""
+def _recognise(state: Mapping[str, Tensor], source: str) -> str:
+    """The name of the model that weights are of."""
     name = _name_of(state)
     if name is None:
         raise CheckpointError(
             f"{source} holds {len(state)} tensors ({_some(list(state))}) of none of the known models: {', '.join(MODEL_NAMES)}"
         )
-    return find_config(name, image_size)
+    return name
 
 
 def _name_of(state: Mapping[str, Tensor]) -> str | None:

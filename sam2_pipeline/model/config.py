@@ -39,6 +39,7 @@ class ModelConfig:
         hidden_dim, memory_dim: channels of image features (D) and of stored memories (C).
         feedforward_dim: width of the feed-forward layers in memory attention and mask decoder.
         memory_layers: layers of memory attention.
+        offline_size: the same where nobody waits for a frame, that is in jobs; None: ``image_size``.
         good_iou, good_stability: predicted IoU and stability score from which on an automatic mask of the model is worth
             keeping; by default those that the reference takes for the official ones.
     """
@@ -47,6 +48,7 @@ class ModelConfig:
     version: str
     trunk: TrunkConfig
     image_size: int = 1024
+    offline_size: int | None = None
     hidden_dim: int = 256
     memory_dim: int = 64
     feedforward_dim: int = 2048
@@ -77,6 +79,7 @@ EMBEDDED = ModelConfig(
     "2.1",
     TrunkConfig(48, 1, (2, 2, 5, 1), (5, 7), windows=(8, 8, 8, 8)),
     image_size=288,
+    offline_size=384,
     hidden_dim=128,
     feedforward_dim=512,
     memory_layers=2,
@@ -95,8 +98,9 @@ MODELS: dict[str, ModelConfig] = {config.name: config for config in (*_OFFICIAL,
 MODEL_NAMES: tuple[str, ...] = tuple(MODELS)
 
 
-def find_config(name: str | None, image_size: int | None = None) -> ModelConfig:
-    """The configuration called ``name``, or the embedded one for None.
+def find_config(name: str | None, image_size: int | None = None, *, offline: bool = False) -> ModelConfig:
+    """The configuration called ``name``, or the embedded one for None. Without an ``image_size`` it has its own, or that for
+    ``offline`` work.
 
     Hugging Face ids (``facebook/sam2.1-hiera-tiny``) and ``-`` for ``_`` are understood.
 
@@ -106,4 +110,6 @@ def find_config(name: str | None, image_size: int | None = None) -> ModelConfig:
     config = EMBEDDED if name is None else MODELS.get(name.removeprefix("facebook/").replace("-", "_"))
     if config is None:
         raise ConfigError(f"unknown model {name!r}; known models: {', '.join(MODEL_NAMES)}")
+    if image_size is None and offline:
+        image_size = config.offline_size
     return config if image_size is None else replace(config, image_size=image_size)

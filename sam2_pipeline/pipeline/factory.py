@@ -40,10 +40,12 @@ class GeneratorFactory(Protocol):
 
 @dataclass(frozen=True)
 class ModelFactory:
-    """SAM 2 as the configuration asks for it. ``device`` overrides the configuration's."""
+    """SAM 2 as the configuration asks for it, for jobs (``offline``) or to follow a stream. ``device`` overrides the
+    configuration's."""
 
     config: JobConfig
     device: str | None = None
+    offline: bool = True
 
     def __post_init__(self) -> None:
         if self.config.model.name is not None:
@@ -51,7 +53,8 @@ class ModelFactory:
 
     def describe(self) -> ModelFacts:
         """Loads the model in a process of its own: a driver that plans for days should not hold torch and the weights."""
-        request = json.dumps(dataclasses.asdict(self.config.model) | {"device": "cpu", "dtype": None, "compile": False})
+        facts_only = {"device": "cpu", "dtype": None, "compile": False, "offline": self.offline}
+        request = json.dumps(dataclasses.asdict(self.config.model) | facts_only)
         ran = subprocess.run(
             [sys.executable, "-m", "sam2_pipeline.pipeline.factory", request], stdout=subprocess.PIPE, text=True, check=False
         )
@@ -67,7 +70,8 @@ class ModelFactory:
         return dataclasses.replace(self, device=device)
 
     def build(self, threads: int | None = None) -> tuple[Generator, ModelFacts]:
-        model, facts = _load(dataclasses.asdict(self.config.model) | {"device": self.device or self.config.model.device})
+        here = {"device": self.device or self.config.model.device, "offline": self.offline}
+        model, facts = _load(dataclasses.asdict(self.config.model) | here)
         import torch
 
         from sam2_pipeline.segment.automatic import GenerateOptions
@@ -139,6 +143,7 @@ def _load(settings: dict) -> tuple:
         device=settings["device"],
         dtype=dtype,
         compile=settings["compile"],
+        offline=settings["offline"],
     )
     device = next(model.parameters()).device
     label = f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)

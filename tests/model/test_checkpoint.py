@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sam2_pipeline.errors import CheckpointError, ConfigError
 from sam2_pipeline.model.checkpoint import EMBEDDED_WEIGHTS, build_model, load_model, weights_sha256
-from sam2_pipeline.model.config import MODEL_NAMES, MODELS
+from sam2_pipeline.model.config import MODEL_NAMES, MODELS, find_config
 from sam2_pipeline.model.hf_layout import meta_key, to_meta_layout
 from sam2_pipeline.model.sam2 import Sam2
 
@@ -321,6 +321,14 @@ def test_the_embedded_model_is_the_default() -> None:
     assert weights_sha256(by_default) == weights_sha256(by_name)
     assert load_model(checkpoint=EMBEDDED_WEIGHTS, image_size=128, device="cpu").config.name == "sam2_pipeline_small"
     assert EMBEDDED_WEIGHTS.stat().st_size <= 16e6
+
+
+def test_jobs_give_the_embedded_model_a_larger_input() -> None:
+    """Nobody waits for a frame there; a size that is asked for holds all the same."""
+    by_name, by_weights = load_model(device="cpu", offline=True), load_model(checkpoint=EMBEDDED_WEIGHTS, device="cpu", offline=True)
+    assert by_name.config.image_size == by_weights.config.image_size == MODELS["sam2_pipeline_small"].offline_size == 384
+    assert load_model(image_size=128, device="cpu", offline=True).config.image_size == 128
+    assert find_config("sam2.1_hiera_tiny", offline=True) is MODELS["sam2.1_hiera_tiny"]
 
 
 def test_model_names() -> None:
