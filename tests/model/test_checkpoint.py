@@ -325,7 +325,8 @@ def test_the_embedded_model_is_the_default() -> None:
 
 def test_jobs_give_the_embedded_model_a_larger_input() -> None:
     """Nobody waits for a frame there; a size that is asked for holds all the same."""
-    by_name, by_weights = load_model(device="cpu", offline=True), load_model(checkpoint=EMBEDDED_WEIGHTS, device="cpu", offline=True)
+    by_name = load_model(device="cpu", offline=True)
+    by_weights = load_model(checkpoint=EMBEDDED_WEIGHTS, device="cpu", offline=True)
     assert by_name.config.image_size == by_weights.config.image_size == MODELS["sam2_pipeline_small"].offline_size == 384
     assert load_model(image_size=128, device="cpu", offline=True).config.image_size == 128
     assert find_config("sam2.1_hiera_tiny", offline=True) is MODELS["sam2.1_hiera_tiny"]
