@@ -6,6 +6,7 @@ import os
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.evaluation import show
+from sam2_pipeline.model.config import find_config
 from sam2_pipeline.pipeline.factory import ModelFactory
 from sam2_pipeline.protocols import result
 from sam2_pipeline.protocols.clips import SYNTHETIC, SyntheticClips, TrueClips, open_clips, scene_options
@@ -39,7 +40,9 @@ def evaluate_model(options: argparse.Namespace, config: JobConfig) -> result.Tri
     facts = trial.factory.describe()  # what is wrong with the weights is found out before anything else
     with show.progress(options.quiet) as on_video:
         on_video(0, len(clips.video_ids))
-        found = result.summarise(trial, facts.name, facts.weights_sha256, play_all(trial, workers, on_video))
+        played = play_all(trial, workers, on_video)
+    size = find_config(facts.name, config.model.image_size, offline=trial.factory.offline).image_size
+    found = result.summarise(trial, facts.name, facts.weights_sha256, size, played)
     if not options.quiet:
         result.show(found)
     return found

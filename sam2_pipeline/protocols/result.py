@@ -78,6 +78,7 @@ class TrialResult:
 
     model: str
     weights_sha256: str
+    image_size: int
     ground_truth: str
     clips: int
     min_area: float
@@ -90,6 +91,7 @@ class TrialResult:
         return {
             "model": self.model,
             "weights_sha256": self.weights_sha256,
+            "image_size": self.image_size,
             "ground_truth": self.ground_truth,
             "clips": self.clips,
             "min_area": self.min_area,
@@ -100,12 +102,15 @@ class TrialResult:
         }
 
 
-def summarise(trial: Trial, model: str, weights_sha256: str, results: Sequence[ClipResult | Failure]) -> TrialResult:
+def summarise(
+    trial: Trial, model: str, weights_sha256: str, image_size: int, results: Sequence[ClipResult | Failure]
+) -> TrialResult:
     """Scores over the objects of all videos that could be played."""
     played = [result for result in results if isinstance(result, ClipResult)]
     return TrialResult(
         model=model,
         weights_sha256=weights_sha256,
+        image_size=image_size,
         ground_truth=trial.clips.url,
         clips=len(played),
         min_area=trial.min_area,
@@ -150,7 +155,8 @@ def left_aside(protocol: ProtocolResult) -> int:
 def show(found: TrialResult) -> None:
     """Prints it."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else UNSEEN_WIDTH)
-    console.print(f"{found.model} on {found.clips} clips of {found.ground_truth}", markup=False, soft_wrap=True)
+    who = f"{found.model} ({found.image_size} pixels)"
+    console.print(f"{who} on {found.clips} clips of {found.ground_truth}", markup=False, soft_wrap=True)
     for table in tables(found):
         console.print(table)
     for note in notes(found):

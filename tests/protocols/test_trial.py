@@ -112,7 +112,7 @@ def test_processes_find_the_same_and_figures_are_means_over_objects(trial):
     seen = []
     alone, together = play_all(trial), play_all(trial, 2, lambda *done: seen.append(done))
     assert together == alone and seen == [(1, 2), (2, 2)]
-    found = summarise(trial, "small", "0" * 64, alone)
+    found = summarise(trial, "small", "0" * 64, 128, alone)
     assert [one.name for one in found.protocols] == list(trial.protocols) and found.clips == 2
     mask, clicks, offline, online = found.protocols
     assert len(mask.objects) == len(clicks.objects) == 4
@@ -272,7 +272,7 @@ def test_the_verb(weights, tmp_path, capsys):
     assert _main(*arguments, *scene, *judge, "--checkpoint", weights, "--json", report) == 0
     said = capsys.readouterr().out
     assert "accepted are good" in said and "click: reasons of verdicts: " in said
-    assert "sam2_pipeline_small on 1 clips of synthetic" in said and "spurious" in said
+    assert "sam2_pipeline_small (128 pixels) on 1 clips of synthetic" in said and "spurious" in said
     written = json.loads(report.read_text())
     assert [one["protocol"] for one in written["protocols"]] == ["click", "automatic"]
     assert written["min_area"] == 0.001 and len(written["weights_sha256"]) == 64
