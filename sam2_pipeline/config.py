@@ -19,7 +19,6 @@ from typing import Any, ClassVar, Literal
 import yaml
 
 from sam2_pipeline.errors import ConfigError
-from sam2_pipeline.model.config import MODELS
 from sam2_pipeline.settings import Settings, build, parse_override, put, setting, to_plain
 
 DEVICES = re.compile(r"cpu|mps|cuda(:\d+)?")
@@ -351,10 +350,7 @@ class JobConfig(Settings):
 
     def config_hash(self, *, model: str, weights_sha256: str, prompts_sha256: str | None) -> str:
         """Sixteen hex digits over everything that decides the results."""
-        settings = self.decisive()
-        if model in MODELS and MODELS[model].offline_size is not None and self.model.image_size is None:
-            settings["model"]["image_size"] = MODELS[model].offline_size  # what "the model's own" is may change
-        content = {"settings": settings, "model": model, "weights": weights_sha256, "prompts": prompts_sha256}
+        content = {"settings": self.decisive(), "model": model, "weights": weights_sha256, "prompts": prompts_sha256}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def storage_options_for(self, url: str) -> dict[str, Any]:

@@ -93,16 +93,6 @@ def test_the_hash_covers_what_decides_the_results_only():
         assert config.config_hash(**same) != config.config_hash(**(same | {name: "other"}))
 
 
-def test_the_hash_covers_the_size_that_jobs_give_a_model():
-    """Asked for or not: it is not the same in every version, and an output holds masks of one."""
-
-    def found(*overrides, model="sam2_pipeline_small"):
-        return JobConfig.load(overrides=overrides).config_hash(model=model, weights_sha256="w", prompts_sha256=None)
-
-    assert found() == found("model.image_size=384") != found("model.image_size=288")
-    assert found(model="sam2.1_hiera_tiny") != found("model.image_size=384", model="sam2.1_hiera_tiny")
-
-
 def test_a_dump_makes_the_same_configuration_again():
     config = JobConfig.load(overrides=["generate.crop_grids=[[2, 8]]", "annotate.fps=6", "input=a", "tracking.lanes=3"])
     dump = config.to_dict()

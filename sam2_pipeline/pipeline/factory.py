@@ -66,6 +66,10 @@ class ModelFactory:
             raise getattr(errors, answer["error"])(answer["message"])
         return ModelFacts(**answer)
 
+    def image_size(self, facts: ModelFacts) -> int:
+        """Side of the model's input in pixels."""
+        return find_config(facts.name, self.config.model.image_size, offline=self.offline).image_size
+
     def on(self, device: str) -> "ModelFactory":
         return dataclasses.replace(self, device=device)
 

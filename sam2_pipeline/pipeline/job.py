@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import CheckpointError
+from sam2_pipeline.model.config import MODELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +14,14 @@ class ModelFacts:
     name: str
     weights_sha256: str
     device: str
+
+    def config_hash(self, config: JobConfig, prompts_sha256: str | None) -> str:
+        """`JobConfig.config_hash` of a run with this model. It covers the size that jobs give the model's input, which may change
+        from version to version."""
+        size = MODELS[self.name].offline_size if self.name in MODELS else None
+        if config.model.image_size is None and size is not None:
+            config = replace(config, model=replace(config.model, image_size=size))
+        return config.config_hash(model=self.name, weights_sha256=self.weights_sha256, prompts_sha256=prompts_sha256)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ def prepare(config: JobConfig, factory: GeneratorFactory | None, reporter: Repor
         factory = KeptFactory(factory)
     facts = factory.describe()
     sha256 = prompts.sha256 if prompts else None
-    config_hash = config.config_hash(model=facts.name, weights_sha256=facts.weights_sha256, prompts_sha256=sha256)
+    config_hash = facts.config_hash(config, sha256)
     job = Job(config, config_hash, __version__, facts)
     check_content(storage, run, job, sha256)
 

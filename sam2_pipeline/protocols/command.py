@@ -6,7 +6,6 @@ import os
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.evaluation import show
-from sam2_pipeline.model.config import find_config
 from sam2_pipeline.pipeline.factory import ModelFactory
 from sam2_pipeline.protocols import result
 from sam2_pipeline.protocols.clips import SYNTHETIC, SyntheticClips, TrueClips, open_clips, scene_options
@@ -41,8 +40,7 @@ def evaluate_model(options: argparse.Namespace, config: JobConfig) -> result.Tri
     with show.progress(options.quiet) as on_video:
         on_video(0, len(clips.video_ids))
         played = play_all(trial, workers, on_video)
-    size = find_config(facts.name, config.model.image_size, offline=trial.factory.offline).image_size
-    found = result.summarise(trial, facts.name, facts.weights_sha256, size, played)
+    found = result.summarise(trial, facts.name, facts.weights_sha256, trial.factory.image_size(facts), played)
     if not options.quiet:
         result.show(found)
     return found

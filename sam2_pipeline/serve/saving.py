@@ -59,7 +59,7 @@ def save(
     facts = {"model": model.name, "weights_sha256": model.weights_sha256}
     row = dict.fromkeys(VIDEOS.names) | facts | _facts(video) | {"video_id": ref.video_id, "uri": ref.uri, "wall_s": 0.0}
     row |= {"unit_id": unit.unit_id, "size_bytes": ref.size_bytes, "device": model.device, "masklet_count": len(objects)}
-    row |= {"config_hash": config.config_hash(**facts, prompts_sha256=digest(prompts))}
+    row |= {"config_hash": model.config_hash(config, digest(prompts))}
     with UnitWriter(output, unit.unit_id, attempt_id, facts) as writer, closing(MaskSpool(ref.video_id)) as spool:
         seeds = []
         for masklet_id, number in enumerate(objects):

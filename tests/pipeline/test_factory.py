@@ -2,6 +2,7 @@
 
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.pipeline.factory import ModelFactory
+from sam2_pipeline.pipeline.job import ModelFacts
 
 
 def test_jobs_see_more_pixels_than_live_streams() -> None:
@@ -10,3 +11,14 @@ def test_jobs_see_more_pixels_than_live_streams() -> None:
     assert (job.frame_size, live.frame_size) == ((384, 384), (288, 288))
     asked = JobConfig.load(overrides=["model.device=cpu", "model.image_size=128"])
     assert ModelFactory(asked).build()[0].frame_size == (128, 128)
+
+
+def test_the_hash_of_a_run_covers_the_size_that_jobs_give_the_model() -> None:
+    """Asked for or not: an output holds masks of one."""
+
+    def found(model: str, *overrides: str) -> str:
+        return ModelFacts(model, "w", "cpu").config_hash(JobConfig.load(overrides=overrides), None)
+
+    small, official = "sam2_pipeline_small", "sam2.1_hiera_tiny"
+    assert found(small) == found(small, "model.image_size=384") != found(small, "model.image_size=288")
+    assert found(official) == JobConfig().config_hash(model=official, weights_sha256="w", prompts_sha256=None)
