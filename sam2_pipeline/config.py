@@ -28,7 +28,7 @@ REMOTE = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*(::|://)")
 @dataclass(frozen=True)
 class ModelSettings(Settings):
     """Which network. ``name`` None is the embedded default, or with a checkpoint the one that its weights are of; see
-    ``sam2-pipeline models``."""
+    ``sam2-pipeline models``, which also tells what ``image_size`` None is, in jobs and in live streams."""
 
     path: ClassVar[str] = "model"
     name: str | None = None
