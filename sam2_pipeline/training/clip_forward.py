@@ -78,6 +78,11 @@ def rounding_once(model: Sam2) -> AbstractContextManager:
     return torch.autocast(model.device.type, enabled=False)
 
 
+def see_frames(model: Sam2, frames_VT3SS: Tensor) -> FrameFeatures:
+    """Features of the frames of clip after clip."""
+    return model.encode_frames(normalise(frames_VT3SS.flatten(0, 1)))
+
+
 def _by_frame(features: FrameFeatures, frames: int) -> list[FrameFeatures]:
     """Features of V clips of T frames as those of V pictures, T times."""
     levels = (features.stride16_VDHW, features.stride8_VCHW, features.stride4_VCHW)
@@ -91,7 +96,7 @@ class _Lesson:
     def __init__(self, learner: ClipLearner, batch: Batch, rows: Tensor | float) -> None:
         self.learner, self.model, self.batch, self.plan, self.rows = learner, learner.model, batch, batch.plan, rows
         frames = batch.frames_VT3SS
-        self.seen = self.model.encode_frames(normalise(frames.flatten(0, 1)))
+        self.seen = see_frames(self.model, frames) if batch.seen is None else batch.seen
         self.features = _by_frame(self.seen, frames.shape[1])
         self.ground_N11 = batch.ground_N[:, None, None]
         self.prompted: dict[int, Remembered] = {}

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sam2_pipeline.errors import ConfigError, VideoError
+from sam2_pipeline.model.image_encoder import FrameFeatures
 from sam2_pipeline.training.augment import Variation, cut_out, draw_variation, square_clip, vary
 from sam2_pipeline.training.clip_sources import open_clips
 from sam2_pipeline.training.clips import Clip, ClipRequest, ClipSource
@@ -55,6 +56,7 @@ class Batch:
         lanes_N: the clip of every row.
         ground_N: bool, rows that stand for the ground: their mask is where there is no object. Those without one only fill up.
         draws_TNK: see `Example`.
+        seen: features of the frames of clip after clip, where they are known already.
     """
 
     plan: StepPlan
@@ -63,6 +65,7 @@ class Batch:
     lanes_N: Tensor
     ground_N: Tensor
     draws_TNK: Tensor
+    seen: FrameFeatures | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,11 @@ class Material:
     def step(self) -> int:
         """The first of its steps."""
         return self.plans[0].step
+
+    @property
+    def varied(self) -> bool:
+        """Whether the clips look different in every step."""
+        return self.affine_RV23 is not None
 
     def batch(self, repeat: int) -> Batch:
         frames, masks = self.frames_VT3SS, self.masks_TNSS

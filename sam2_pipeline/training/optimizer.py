@@ -13,13 +13,17 @@ from sam2_pipeline.training.settings import FREEZABLE, OptimSection
 
 _BETAS = (0.9, 0.999)
 _TRUNK = "image_encoder.trunk."
+_ENCODER = ("image_encoder.", "sam_mask_decoder.conv_s0.", "sam_mask_decoder.conv_s1.")
 _DECODER = ("sam_mask_decoder.",)
 _PROMPTS = ("sam_prompt_encoder.", "mask_downsample.")
 
 
 def group_of(name: str) -> str:
-    """Which of `FREEZABLE` a parameter belongs to; all that has to do with remembering is memory."""
-    if name.startswith("image_encoder."):
+    """Which of `FREEZABLE` a parameter belongs to; all that has to do with remembering is memory.
+
+    The decoder's two convolutions that are applied to a picture, and not to a prompt, are part of the image encoder.
+    """
+    if name.startswith(_ENCODER):
         return "image_encoder"
     return "decoder" if name.startswith(_DECODER) else "prompt_encoder" if name.startswith(_PROMPTS) else "memory"
 

@@ -17,8 +17,9 @@ FREEZABLE = ("image_encoder", "memory", "decoder", "prompt_encoder")
 @dataclass(frozen=True)
 class ModelSection(Settings):
     """Which network, and what it starts from: a checkpoint (a path or URL), or random weights. ``freeze`` names groups of
-    parameters that stay as they are: image_encoder, memory, decoder, prompt_encoder. ``teacher`` is what an earlier run with
-    ``loss.pixels`` left beside its weights (``teacher.safetensors``); without it, that teacher begins anew."""
+    parameters that stay as they are: image_encoder (all that is done once for a picture), memory, decoder, prompt_encoder.
+    ``teacher`` is what an earlier run with ``loss.pixels`` left beside its weights (``teacher.safetensors``); without it, that
+    teacher begins anew."""
 
     path: ClassVar[str] = "model"
     name: str = "sam2_pipeline_small"
@@ -49,7 +50,8 @@ class DataSection(Settings):
     to that. A scene, which takes longer to set up than to draw, serves ``views`` examples in a row, of frames of their own.
     ``pictures`` is a folder of pictures; a texture of a scene comes from one of them with probability ``picture_share``.
     Every batch serves ``repeats`` steps, varied anew and with other prompts, in turn with as many others: for devices that
-    learn faster than processors can draw or decode.
+    learn faster than processors can draw or decode. Without ``augment`` nothing is varied, and an image encoder that is frozen
+    looks at a picture once.
     Half of the clips are cut out of what the camera saw, enlarged by up to ``zoom``.
     ``max_stride``: largest distance, in annotated frames, between neighbours of a clip. ``min_area``: share of its
     first frame that an object must cover.

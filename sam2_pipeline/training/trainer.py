@@ -6,7 +6,7 @@ In its folder: ``checkpoint.pt`` (to continue), ``log.csv``, ``pictures/``, ``se
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,9 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sam2_pipeline.errors import ConfigError, PipelineError, StorageError
 from sam2_pipeline.model.checkpoint import build_model, load_model
+from sam2_pipeline.model.image_encoder import FrameFeatures
 from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.settings import to_plain
-from sam2_pipeline.training.clip_forward import ClipLearner, Outcome
+from sam2_pipeline.training.clip_forward import ClipLearner, Outcome, see_frames
 from sam2_pipeline.training.graphs import GraphedSteps
 from sam2_pipeline.training.journal import Journal, numbers, save_sheet
 from sam2_pipeline.training.loading import Batch, Material, materials
@@ -87,6 +88,7 @@ class Trainer:
         self.lost_in_a_row = torch.zeros_like(self.lost)
         self.waited = 0.0
         self.newest: list[Material] = []
+        self.seen: dict[int, FrameFeatures] = {}
         self.graphs = None
         if config.run.cuda_graphs and self.world == 1 and self.model.device.type == "cuda":
             self.optimizer.keep_rates_on(self.model.device)
@@ -135,7 +137,19 @@ class Trainer:
         for repeat in range(len(material.plans)):
             if self.schedule.over(self.step):
                 return
-            yield self.newest[-1 - repeat % len(self.newest)].batch(repeat)
+            yield self._batch(self.newest[-1 - repeat % len(self.newest)], repeat)
+
+    def _batch(self, material: Material, repeat: int) -> Batch:
+        """Where neither the pictures nor the image encoder change from step to step, it looks at them once."""
+        batch = material.batch(repeat)
+        frozen = "image_encoder" in self.config.model.freeze
+        if len(material.plans) == 1 or material.varied or not frozen or self.graphs is not None:
+            return batch
+        self.seen = {one.step: self.seen[one.step] for one in self.newest if one.step in self.seen}
+        if material.step not in self.seen:
+            with torch.no_grad():
+                self.seen[material.step] = see_frames(self.model, batch.frames_VT3SS)
+        return replace(batch, seen=self.seen[material.step])
 
     def _take_step(self, batch: Batch) -> None:
         outcome, norm = self._learn(batch)

@@ -92,6 +92,24 @@ def test_the_weights_can_be_loaded_and_started_from(tmp_path):
     assert not torch.equal(loaded.sam_mask_decoder.mask_tokens.weight, then.sam_mask_decoder.mask_tokens.weight)
 
 
+def test_a_frozen_image_encoder_looks_at_a_picture_once(tmp_path, monkeypatch):
+    """And what comes of it is what comes of looking again in every step."""
+    looks: list[int] = []
+    see_frames = trainer.see_frames
+    monkeypatch.setattr(trainer, "see_frames", lambda model, frames: (looks.append(len(frames)), see_frames(model, frames))[1])
+    frozen = ("model.freeze=[image_encoder]", "data.repeats=3", "data.augment=false", "optim.steps=7")
+    train(config(tmp_path / "once", *frozen))
+    assert looks == [2, 2, 2]  # for the steps 0, 3 and 6, of two clips each
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Trainer, "_batch", lambda self, material, repeat: material.batch(repeat))
+        train(config(tmp_path / "again", *frozen))
+    once, again = ([float(row["total"]) for row in log(tmp_path / name)] for name in ("once", "again"))
+    assert len(once) == 7 and once == pytest.approx(again, rel=1e-3)
+    train(config(tmp_path / "varied", "model.freeze=[image_encoder]", "data.repeats=3", "optim.steps=3"))
+    train(config(tmp_path / "learning", "data.repeats=3", "data.augment=false", "optim.steps=3"))
+    assert len(looks) == 3
+
+
 def test_the_teacher_of_pixels_goes_on_where_an_earlier_run_left_it(tmp_path):
     pixels = ("optim.steps=1", "loss.pixels=1.0")
     train(config(tmp_path / "a", *pixels))

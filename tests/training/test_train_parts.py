@@ -73,7 +73,7 @@ def test_wrong_settings_are_named(override, message):
         TrainConfig.load(None, override.split())
 
 
-@pytest.mark.parametrize("name", ["train_synthetic", "train_further", "train_memory", "train_cpu"])
+@pytest.mark.parametrize("name", ["train_synthetic", "train_further", "train_memory", "train_cpu", "train_decoder"])
 def test_the_shipped_settings_are_valid(request, name):
     loaded = TrainConfig.load(str(request.config.rootpath / "configs" / f"{name}.yaml"))
     assert loaded.model.config.image_size == 288
@@ -378,9 +378,9 @@ def test_pixels_teach_the_image_encoder_alone():
     learner = ClipLearner(model, unprompted.loss)
     losses, _ = gradients(learner, batch)
     assert losses["total"] == losses["pixels"] > 0 and losses["focal"] == losses["presence"] == 0
-    taught = {name.split(".")[1] for name, parameter in model.named_parameters() if parameter.grad is not None
-              and group_of(name) != "image_encoder"}  # fmt: skip
-    assert taught == {"conv_s0", "conv_s1"}  # which the image encoder applies
+    taught = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert {group_of(name) for name in taught} == {"image_encoder"}
+    assert {"sam_mask_decoder.conv_s0.weight", "sam_mask_decoder.conv_s1.weight"} <= taught  # which the image encoder applies
     assert all(parameter.grad is not None for parameter in learner.pixels.parameters())
 
 
@@ -590,5 +590,6 @@ def test_frozen_groups():
     freeze(model, ["image_encoder", "memory"])
     trained = {group_of(name) for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {"decoder", "prompt_encoder"}
+    assert not model.sam_mask_decoder.conv_s0.weight.requires_grad, "it is applied to pictures, with the image encoder"
     with pytest.raises(ConfigError, match="something is left to train"):
         freeze(model, ["image_encoder", "memory", "decoder", "prompt_encoder"])
