@@ -58,7 +58,10 @@ class PromptSettings(Settings):
 @dataclass(frozen=True)
 class GenerateSettings(Settings):
     """Automatic seeds on the first frame: point grids, quality filters, removal of duplicates. ``pred_iou_thresh`` and
-    ``stability_score_thresh`` None are what suits the model: 0.8 and 0.95 for the official ones."""
+    ``stability_score_thresh`` None are what suits the model: 0.8 and 0.95 for the official ones. With an ``agreement_iou`` above
+    0, masks are judged by how many points of the grid agree on them, too: points whose masks overlap by that much.
+    ``pred_iou_thresh`` then counts for both together, and duplicates are masks that overlap by ``mask_nms_thresh``, not boxes by
+    ``box_nms_thresh``."""
 
     path: ClassVar[str] = "generate"
     points_per_side: int = setting(32, low=1, high=256)
@@ -67,6 +70,8 @@ class GenerateSettings(Settings):
     pred_iou_thresh: float | None = setting(None, low=-1.0, high=1.0)
     stability_score_thresh: float | None = setting(None, low=0.0, high=1.0)
     stability_score_offset: float = setting(1.0, above=0.0)
+    agreement_iou: float = setting(0.0, low=0.0, high=1.0)
+    mask_nms_thresh: float = setting(0.5, low=0.0, high=1.0)
     box_nms_thresh: float = setting(0.7, low=0.0, high=1.0)
     crop_nms_thresh: float = setting(0.7, low=0.0, high=1.0)
     min_mask_area: int = setting(0, low=0)

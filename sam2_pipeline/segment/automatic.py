@@ -17,6 +17,7 @@ from sam2_pipeline.model.conventions import DecodingRules
 from sam2_pipeline.model.layers import resize_maps
 from sam2_pipeline.model.mask_decoder import DecodedTokens
 from sam2_pipeline.model.sam2 import Sam2
+from sam2_pipeline.segment.agreement import agree, suppress_masks
 from sam2_pipeline.segment.batches import BatchSize
 from sam2_pipeline.segment.clean import fill_holes, remove_sprinkles
 from sam2_pipeline.segment.enlarged import measure_enlarged
@@ -25,6 +26,7 @@ from sam2_pipeline.segment.nms import suppress
 
 _EDGE_TOLERANCE = 20.0  # pixels; masks cut off by a crop's edge are that close to it
 _REFINE_LOGIT_LIMIT = 32.0
+_SUPPORTING = 0.5  # share of the least predicted IoU that masks need to agree with others
 _ENLARGED_TOGETHER = 32  # masks; at 1080p each takes 8 MB on its way to a run-length code
 
 
@@ -38,6 +40,9 @@ class GenerateOptions:
         point_grids: grids of points in 0..1, ``[P, 2]`` each, in place of the regular ones: whole frame, then per crop layer.
         points_per_batch: prompts that go through the decoder together; halved when memory runs out.
         pred_iou_thresh, stability_score_thresh: masks below are dropped.
+        agreement_iou: overlap from which on the masks of two points are the same. Then masks are also judged by how many points
+            agree on them: for ``pred_iou_thresh``, and among duplicates, which masks are that overlap by more than
+            ``mask_nms_thresh``, counts the score that `agree` gives. 0: the model's word alone, as in the reference.
         stability_score_offset, mask_threshold: stability compares the cuts at threshold +- offset.
         box_nms_thresh, crop_nms_thresh: overlap at which boxes are duplicates, within and across crops.
         crop_overlap_ratio: overlap of crops as a share of the shorter side.
@@ -46,7 +51,7 @@ class GenerateOptions:
         min_mask_region_area: holes and sprinkles up to this many low-resolution pixels are mended.
         refine: every mask is fed back once as a prompt ("m2m").
         multimask: three masks per point.
-        max_objects: at most this many masks, the best by predicted IoU; None for all.
+        max_objects: at most this many masks, the best by score; None for all.
     """
 
     points_per_side: int = 32
@@ -57,6 +62,8 @@ class GenerateOptions:
     stability_score_thresh: float = 0.95
     stability_score_offset: float = 1.0
     mask_threshold: float = 0.0
+    agreement_iou: float = 0.0
+    mask_nms_thresh: float = 0.5
     box_nms_thresh: float = 0.7
     crop_nms_thresh: float = 0.7
     crop_overlap_ratio: float = 512 / 1500
@@ -92,7 +99,8 @@ class Proposal:
     Attributes:
         rle: the mask at the picture's size.
         box_xyxy: pixel extremes, inclusive.
-        predicted_iou, stability_score: the two filters' values.
+        predicted_iou, stability_score: what the model thinks of it, and how little its area depends on the threshold.
+        score: what it was judged by: the predicted IoU, and with `GenerateOptions.agreement_iou` also how many points agree.
         point_xy: the grid point it came from, pixels.
         crop_xyxy: the crop in which it was found.
     """
@@ -103,6 +111,7 @@ class Proposal:
     stability_score: float
     point_xy: tuple[float, float]
     crop_xyxy: tuple[int, int, int, int]
+    score: float
 
 
 def point_grid(points_per_side: int) -> np.ndarray:
@@ -155,7 +164,7 @@ def propose_masks(
     limit = options.max_mask_share * height * width
     found = [p for p in found if options.min_mask_area <= p.rle.area <= limit]
     if options.max_objects is not None and len(found) > options.max_objects:
-        found = sorted(found, key=lambda p: -p.predicted_iou)[: options.max_objects]
+        found = sorted(found, key=lambda p: -p.score)[: options.max_objects]
     return found
 
 
@@ -180,13 +189,13 @@ def _propose_in_crop(
     x0, y0, x1, y1 = crop
     embedding = segmenter.embed(image[y0:y1, x0:x1])
     size = (image.shape[0], image.shape[1])
-    found = batch_size.run(points, lambda batch: _candidates_at_points(segmenter, embedding, batch, crop, size, options))
+    if options.agreement_iou > 0:
+        found = _candidates_agreed_on(segmenter, embedding, points, crop, size, options, batch_size)
+    else:
+        found = batch_size.run(points, lambda batch: _candidates_at_points(segmenter, embedding, batch, crop, size, options))
     if not found:
         return []
-    keep = suppress(
-        np.array([c.box_xyxy for c in found]), np.array([c.predicted_iou for c in found], np.float32), options.box_nms_thresh
-    )
-    kept = [found[i] for i in keep]
+    kept = [found[i] for i in _without_duplicates(found, options)]
     return BatchSize(_ENLARGED_TOGETHER).run(kept, lambda few: _draw(few, crop, size, options.mask_threshold))
 
 
@@ -199,6 +208,47 @@ class _Candidate:
     predicted_iou: float
     stability_score: float
     point_xy: np.ndarray
+    score: float
+
+
+def _without_duplicates(found: list[_Candidate], options: GenerateOptions) -> Sequence[int]:
+    scores = np.array([c.score for c in found], np.float32)
+    if options.agreement_iou > 0:
+        masks = torch.stack([c.logits_HW for c in found]) > options.mask_threshold
+        return suppress_masks(masks, scores, options.mask_nms_thresh)
+    return suppress(np.array([c.box_xyxy for c in found]), scores, options.box_nms_thresh).tolist()
+
+
+def _candidates_agreed_on(
+    segmenter: ImageSegmenter,
+    embedding: ImageEmbedding,
+    points: np.ndarray,
+    crop: tuple[int, int, int, int],
+    size: tuple[int, int],
+    options: GenerateOptions,
+    batch_size: BatchSize,
+) -> list[_Candidate]:
+    """Decodes all points before anything is judged. Masks that are too poor to be kept may still agree with others."""
+
+    def draw(numbers: np.ndarray) -> Iterator[tuple[Tensor, Tensor, int]]:
+        drawn = _masks_at_points(segmenter, embedding, points[numbers], options, _SUPPORTING * options.pred_iou_thresh)
+        for logits_HW, iou, place in zip(*drawn, strict=True):
+            yield logits_HW, iou, int(numbers[place])
+
+    drawn = batch_size.run(np.arange(len(points)), draw)
+    if not drawn:
+        return []
+    logits, iou = torch.stack([logits_HW for logits_HW, _, _ in drawn]), torch.stack([iou for _, iou, _ in drawn])
+    index = np.array([number for _, _, number in drawn])
+    to_low = np.array(logits.shape[:0:-1]) / (embedding.width, embedding.height)
+    places = torch.from_numpy(points * to_low).to(logits.device)
+    point_K = torch.from_numpy(index).to(logits.device)
+    logits, score = agree(logits, iou, point_K, places, options.agreement_iou, options.mask_threshold)
+    keep = score > options.pred_iou_thresh
+    logits, iou, score, index = logits[keep], iou[keep], score[keep], index[keep.cpu().numpy()]
+    if not len(logits):
+        return []
+    return list(_filter(_mend(logits, options), iou, points[index], embedding, crop, size, options, score))
 
 
 def _candidates_at_points(
@@ -209,26 +259,36 @@ def _candidates_at_points(
     size: tuple[int, int],
     options: GenerateOptions,
 ) -> Iterator[_Candidate]:
-    """Decodes one batch of points; scores are looked at before anything is drawn, and nothing is enlarged."""
+    """Decodes one batch of points, and judges its masks each on its own."""
+    logits, iou, index = _masks_at_points(segmenter, embedding, points, options, options.pred_iou_thresh)
+    if len(logits):
+        yield from _filter(_mend(logits, options), iou, points[index], embedding, crop, size, options, iou)
+
+
+def _masks_at_points(
+    segmenter: ImageSegmenter, embedding: ImageEmbedding, points: np.ndarray, options: GenerateOptions, least_iou: float
+) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Logits ``[K, S/4, S/4]`` and predicted IoUs ``[K]`` above ``least_iou`` (all, if it is not above 0), and the numbers of
+    their points; scores are looked at before anything is drawn, and nothing is enlarged."""
     points_NP2, labels_NP = prompt_points(segmenter.model, embedding, points[:, None], np.ones((len(points), 1)), None)
     decoded = decode_prompts(segmenter.model, embedding, points_NP2, labels_NP, None)
     index = np.arange(len(points))
-    if options.multimask and not options.refine and options.pred_iou_thresh > 0:
-        promising = (decoded.predicted_iou_NM[:, 1:] > options.pred_iou_thresh).any(dim=1)
+    if options.multimask and not options.refine and least_iou > 0:
+        promising = (decoded.predicted_iou_NM[:, 1:] > least_iou).any(dim=1)
         decoded, index = _select_prompts(decoded, promising), index[promising.cpu().numpy()]
         if not len(index):
-            return
+            side = segmenter.model.mask_side
+            return decoded.object_score_N.new_zeros(0, side, side), decoded.object_score_N, index
     prediction = draw_masks(segmenter.model, embedding, decoded, segmenter.decoding, options.multimask)
     M = prediction.logits_NMHW.shape[1]
     index = np.repeat(index, M)
     logits, iou = prediction.logits_NMHW.flatten(0, 1), prediction.predicted_iou_NM.flatten()
     if options.refine:
         logits, iou = _refine(segmenter, embedding, points[index], logits, options)
-    if options.pred_iou_thresh > 0:
-        keep = iou > options.pred_iou_thresh
+    if least_iou > 0:
+        keep = iou > least_iou
         logits, iou, index = logits[keep], iou[keep], index[keep.cpu().numpy()]
-    if len(logits):
-        yield from _filter(_mend(logits, options), iou, points[index], embedding, crop, size, options)
+    return logits, iou, index
 
 
 def _select_prompts(decoded: DecodedTokens, keep: Tensor) -> DecodedTokens:
@@ -272,6 +332,7 @@ def _filter(
     crop: tuple[int, int, int, int],
     size: tuple[int, int],
     options: GenerateOptions,
+    score: Tensor,
 ) -> Iterator[_Candidate]:
     """Those that are stable and not cut off by the crop's edge, judged as they are at the crop's size."""
     threshold, offset = options.mask_threshold, options.stability_score_offset
@@ -283,9 +344,9 @@ def _filter(
     boxes = large.box_N4.cpu().numpy()
     passed = np.flatnonzero(keep.cpu().numpy() & ~_near_crop_edge(boxes, crop, size))
     logits = logits[torch.from_numpy(passed).to(logits.device)]
-    scores, stabilities = iou.cpu().numpy(), stable.cpu().numpy()
+    ious, stabilities, scores = iou.cpu().numpy(), stable.cpu().numpy(), score.cpu().numpy()
     for logits_HW, i in zip(logits, passed, strict=True):
-        yield _Candidate(logits_HW, boxes[i], float(scores[i]), float(stabilities[i]), points[i])
+        yield _Candidate(logits_HW, boxes[i], float(ious[i]), float(stabilities[i]), points[i], float(scores[i]))
 
 
 def _draw(
@@ -300,7 +361,7 @@ def _draw(
     for found, rle in zip(candidates, encode_columns(padded.numpy()), strict=True):
         box, click = found.box_xyxy + origin, found.point_xy + origin[:2]
         scores = found.predicted_iou, found.stability_score
-        yield Proposal(rle, tuple(box.tolist()), *scores, tuple(click.tolist()), crop)
+        yield Proposal(rle, tuple(box.tolist()), *scores, tuple(click.tolist()), crop, found.score)
 
 
 def _near_crop_edge(boxes_N4: np.ndarray, crop: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:

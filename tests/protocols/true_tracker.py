@@ -108,7 +108,7 @@ class TrueTracker:
                 continue
             y, x = np.argwhere(free)[0].tolist()
             for _ in range(1 + (self.random.random() < self.twice)):
-                found.append(Proposal(encode(self.drawn(number, frame)), (0, 0, 0, 0), 0.9, 0.95, (x, y), (0, 0, 0, 0)))
+                found.append(Proposal(encode(self.drawn(number, frame)), (0, 0, 0, 0), 0.9, 0.95, (x, y), (0, 0, 0, 0), 0.9))
         return found[: options.max_objects]
 
     def segment_anew(self, source, looks: Mapping[int, Sequence[int]], masks, on_frame) -> dict[int, float]:

@@ -86,7 +86,7 @@ def propose(model, image, options: GenerateOptions, decoding=None, covered_HW=No
         free = mask if covered_HW is None else mask & ~covered_HW
         if free.any():
             y, x = np.argwhere(free)[0].tolist()
-            found.append(Proposal(encode(mask), (0, 0, 0, 0), 0.9, 0.95, (x, y), (0, 0, SIDE, SIDE)))
+            found.append(Proposal(encode(mask), (0, 0, 0, 0), 0.9, 0.95, (x, y), (0, 0, SIDE, SIDE), 0.9))
     return found[: options.max_objects]
 
 
