@@ -240,10 +240,9 @@ def _candidates_agreed_on(
         return []
     logits, iou = torch.stack([logits_HW for logits_HW, _, _ in drawn]), torch.stack([iou for _, iou, _ in drawn])
     index = np.array([number for _, _, number in drawn])
-    to_low = np.array(logits.shape[:0:-1]) / (embedding.width, embedding.height)
-    places = torch.from_numpy(points * to_low).to(logits.device)
-    point_K = torch.from_numpy(index).to(logits.device)
-    logits, score = agree(logits, iou, point_K, places, options.agreement_iou, options.mask_threshold)
+    places = points * np.array(logits.shape[:0:-1]) / (embedding.width, embedding.height)
+    point_K, places_P2 = (torch.from_numpy(a).to(logits.device) for a in (index, places.astype(np.float32)))
+    logits, score = agree(logits, iou, point_K, places_P2, options.agreement_iou, options.mask_threshold)
     keep = score > options.pred_iou_thresh
     logits, iou, score, index = logits[keep], iou[keep], score[keep], index[keep.cpu().numpy()]
     if not len(logits):

@@ -59,9 +59,7 @@ def test_overlap_of_masks() -> None:
     masks[5] = False
     expected = [[((a & b).sum() / (a | b).sum()).nan_to_num().item() for b in masks] for a in masks]
     np.testing.assert_allclose(mask_overlap(masks).numpy(), expected, atol=1e-6)
-    large = (
-        torch.nn.functional.interpolate(masks[None].float(), scale_factor=8)[0] > 0
-    )  # of which every second pixel is looked at
+    large = torch.nn.functional.interpolate(masks[None].float(), scale_factor=8)[0] > 0  # every second pixel is looked at
     np.testing.assert_allclose(mask_overlap(large).numpy(), expected, atol=1e-6)
 
 
