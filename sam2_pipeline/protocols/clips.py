@@ -1,6 +1,6 @@
 """Videos with true masks: synthetic scenes from their seeds, or files beside annotations."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,11 +11,11 @@ from sam2_pipeline.formats.sources import open_masks
 from sam2_pipeline.formats.videos import videos_below
 from sam2_pipeline.io.decode import open_video
 from sam2_pipeline.masklets.frames import FrameSource
-from sam2_pipeline.masklets.rle import encode_batch
+from sam2_pipeline.masklets.rle import Rle, encode_batch
 from sam2_pipeline.protocols.shots import ShotChange
 from sam2_pipeline.segment.inputs import ArrayFrames
 from sam2_pipeline.settings import convert_fields, parse_override
-from sam2_pipeline.training.synthetic import SceneOptions, make_scene
+from sam2_pipeline.training.synthetic import Scene, SceneOptions, make_scene
 
 SYNTHETIC = "synthetic"
 
@@ -35,6 +35,11 @@ class TrueClips(Protocol):
         Raises:
             VideoError: they cannot be read.
         """
+        ...
+
+    def scenery(self, video_id: str) -> Masks:
+        """Regions that are no object and that one may segment all the same, on the frames that have true masks; none where
+        nobody knows of any."""
         ...
 
     def changes(self, video_id: str) -> tuple[ShotChange, ...] | None:
@@ -63,18 +68,24 @@ class SyntheticClips:
         return tuple(f"synthetic_{seed:06d}" for seed in range(self.count))
 
     def read(self, video_id: str) -> Masks:
-        scene = make_scene(_seed(video_id), self.options)
-        frames = [encode_batch(scene.masks(t)) for t in range(scene.num_frames)]
-        return {number: {t: rles[number] for t, rles in enumerate(frames)} for number in range(scene.num_objects)}
+        scene = self._scene(video_id)
+        return _by_number(encode_batch(scene.masks(t)) for t in range(scene.num_frames))
+
+    def scenery(self, video_id: str) -> Masks:
+        scene = self._scene(video_id)
+        return _by_number(encode_batch(scene.scenery(t)) for t in range(scene.num_frames))
 
     def changes(self, video_id: str) -> tuple[ShotChange, ...]:
         return ()
 
     @contextmanager
     def open(self, video_id: str) -> Iterator[FrameSource]:
-        scene = make_scene(_seed(video_id), self.options)
+        scene = self._scene(video_id)
         # Drawn once, and not for every protocol.
         yield ArrayFrames([scene.frame(t) for t in range(scene.num_frames)], scene.options.fps)
+
+    def _scene(self, video_id: str) -> Scene:
+        return make_scene(int(video_id.rpartition("_")[2]), self.options)
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,9 @@ class AnnotatedClips:
 
     def read(self, video_id: str) -> Masks:
         return self.truth.read(video_id)
+
+    def scenery(self, video_id: str) -> Masks:
+        return {}
 
     def changes(self, video_id: str) -> None:
         """Annotations do not say it."""
@@ -142,6 +156,11 @@ def open_clips(
     return AnnotatedClips(truth, places, dict(options or {}))
 
 
+def _by_number(frames: Iterable[Sequence[Rle]]) -> Masks:
+    """The masks of all frames, in the same order on each."""
+    return {number: dict(enumerate(masks)) for number, masks in enumerate(zip(*frames, strict=True))}
+
+
 def _place(truth: MaskSource, video_id: str) -> str:
     url = truth.video_url(video_id)
     if url is None:
@@ -149,7 +168,3 @@ def _place(truth: MaskSource, video_id: str) -> str:
             f"{truth.url}: where are its videos? Expected them in JPEGImages beside Annotations; otherwise say it with --videos"
         )
     return url
-
-
-def _seed(video_id: str) -> int:
-    return int(video_id.rpartition("_")[2])

@@ -1,6 +1,6 @@
 """Clips with shot changes: several synthetic scenes, one after the other."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -46,20 +46,28 @@ class JoinedClips:
 
     def read(self, video_id: str) -> Masks:
         scenes = self._scenes(video_id)
-        nothing = Rle.empty(*self.options.size)
-        numbers = [(shot, number) for shot, scene in enumerate(scenes) for number in range(scene.num_objects)]
-        masks: Masks = {label: {} for label in range(len(numbers))}
-        for t in range(self._frames):
-            shot = max((one for one in range(self.shots) if self._share(one, t) >= 0.5), default=0)
-            shown = encode_batch(scenes[shot].masks(t - self._starts(shot)))
-            for label, (owner, number) in enumerate(numbers):
-                masks[label][t] = shown[number] if owner == shot else nothing
-        return masks
+        return self._joined([scene.num_objects for scene in scenes], [scene.masks for scene in scenes])
+
+    def scenery(self, video_id: str) -> Masks:
+        scenes = self._scenes(video_id)
+        return self._joined([scene.num_scenery for scene in scenes], [scene.scenery for scene in scenes])
 
     @contextmanager
     def open(self, video_id: str) -> Iterator[FrameSource]:
         scenes = self._scenes(video_id)
         yield ArrayFrames([self._picture(scenes, t) for t in range(self._frames)], self.options.fps)
+
+    def _joined(self, counts: Sequence[int], drawn: Sequence[Callable[[int], np.ndarray]]) -> Masks:
+        """What each shot has of something, numbered through all shots; empty in the others."""
+        nothing = Rle.empty(*self.options.size)
+        numbers = [(shot, number) for shot, count in enumerate(counts) for number in range(count)]
+        masks: Masks = {label: {} for label in range(len(numbers))}
+        for t in range(self._frames):
+            shot = max((one for one in range(self.shots) if self._share(one, t) >= 0.5), default=0)
+            shown = encode_batch(drawn[shot](t - self._starts(shot)))
+            for label, (owner, number) in enumerate(numbers):
+                masks[label][t] = shown[number] if owner == shot else nothing
+        return masks
 
     @property
     def _frames(self) -> int:

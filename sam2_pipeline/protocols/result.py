@@ -29,6 +29,7 @@ class ProtocolResult:
         clicks, frames: mean numbers per object in the end; None for automatic masklets.
         discovered: of automatic masklets, what was made of late objects in each video.
         shots: the same of shot changes, where they are known.
+        on_scenery: of automatic masklets, how many are of no object and not wrong either, see `protocols.scenery`.
         verdicts: on the masklets; None where they are not judged.
     """
 
@@ -38,6 +39,7 @@ class ProtocolResult:
     frames: float | None
     discovered: tuple[Discovered, ...] = ()
     shots: tuple[ShotScore, ...] = ()
+    on_scenery: int = 0
     verdicts: VerdictFigures | None = None
 
     @property
@@ -61,6 +63,7 @@ class ProtocolResult:
         found: dict[str, Any] = {"protocol": self.name}
         if self.name == AUTOMATIC:
             found |= {f"recall_{at}_over_visible_frames": self.recall(at) for at in RECALL_AT}
+            found |= {"masklets_on_scenery": self.on_scenery}
             found |= figures(self.discovered)
             found |= shot_figures(self.shots) if self.shots else {}
         else:
@@ -141,7 +144,8 @@ def _protocol(name: str, trial: Trial, model: str, videos: Sequence[tuple[Round,
     shots = tuple(one.shots for one in last if one.shots is not None)
     judged = VerdictFigures(tuple(masklet for one in last for masklet in one.judged))
     effort = (None, None) if automatic else (clicks, frames)
-    return ProtocolResult(name, tuple(rounds), *effort, late, shots, judged if judged.masklets else None)
+    scenery = sum(one.on_scenery for one in last)
+    return ProtocolResult(name, tuple(rounds), *effort, late, shots, scenery, judged if judged.masklets else None)
 
 
 def _per_object(videos: Iterable[dict[int, int]]) -> float | None:
@@ -228,6 +232,11 @@ def notes(found: TrialResult) -> Iterator[str]:
         if one.verdicts is not None and (best := one.verdicts.best_limits()) is not None:
             shares = f"{percent(best.precision)} of what they accept are good, {percent(best.recall)} of the good are accepted"
             yield f"{one.name}: best limits in hindsight: {best}: {shares}"
+        if one.on_scenery:
+            yield (
+                f"{one.name}: {one.on_scenery} masklets are of scenery, as ground, sky or a patch of the backdrop: no object, "
+                "and not wrong; they are not spurious, and verdicts on them do not count"
+            )
         if len(one.rounds) > 1:
             curve = ", ".join(percent(scores.jf) for scores in one.rounds)
             yield f"{one.name}: J&F after clicks on 1, 2, ... frames: {curve}"

@@ -20,6 +20,7 @@ from sam2_pipeline.protocols.interactive import Effort, offline, online
 from sam2_pipeline.protocols.late import Discovered, discovered
 from sam2_pipeline.protocols.prompted import Played, play
 from sam2_pipeline.protocols.prompting import TrueObject, true_objects, visible_at_first
+from sam2_pipeline.protocols.scenery import on_scenery
 from sam2_pipeline.protocols.shots import ShotScore, score_shots
 from sam2_pipeline.protocols.verdicts import JudgedMasklet, judged
 from sam2_pipeline.segment.masklet_generator import MaskletGenerator
@@ -36,7 +37,7 @@ class Round:
     """Scores of one video after some interaction, with the prompts that its objects got until then, by object id.
 
     Of a video without prompts: ``discovered``, what was made of its late objects, ``shots``, what of its shot changes, where
-    they are known, and ``judged``, its masklets where they are judged.
+    they are known, ``judged``, its masklets where they are judged, and ``on_scenery``, how many are of no object and not wrong.
     """
 
     score: VideoScore
@@ -45,6 +46,7 @@ class Round:
     judged: tuple[JudgedMasklet, ...] = ()
     discovered: Discovered | None = None
     shots: ShotScore | None = None
+    on_scenery: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +139,20 @@ class Trial:
 
     def _play_automatic(self, video_id: str, truth: Masks, frames: FrameSource) -> Round:
         """Masklets are matched with all true objects; those that are visible at the start are the ones to be found. Those that
-        are late count apart."""
+        are late count apart. What fits scenery is neither spurious nor judged."""
         masklets = self.generator.generate(frames)
         found = {one.masklet_id: {frame.frame_index: frame.rle for frame in one.frames} for one in masklets}
+        aside = on_scenery(found, truth, self.clips.scenery(video_id))
         score = score_video(video_id, found, truth, match="hungarian")
         wanted = visible_at_first(truth, self.min_area)
         objects = tuple(one for one in score.objects if one.object_id in wanted)
         late = discovered(found, truth, score.objects, self.min_area)
-        score = replace(score, objects=objects, left_aside=len(truth) - len(objects))
+        spurious = (score.spurious or 0) - len(aside)
+        score = replace(score, objects=objects, left_aside=len(truth) - len(objects), spurious=spurious)
         changes = self.clips.changes(video_id)
         shots = None if changes is None else score_shots(found, changes, self.generator.find_cuts(frames))
-        return Round(score, discovered=late, shots=shots, judged=judged(masklets, truth))
+        verdicts = judged([one for one in masklets if one.masklet_id not in aside], truth)
+        return Round(score, discovered=late, shots=shots, judged=verdicts, on_scenery=len(aside))
 
 
 def check_protocol(name: str) -> int:

@@ -41,6 +41,17 @@ def test_scenes_are_cut_to_each_other():
     assert label == len(masks)
 
 
+def test_the_scenery_of_scenes_that_are_cut_to_each_other():
+    clips, scenes = JoinedClips(3, SCENES, shots=2), [make_scene(seed, SCENES) for seed in (4, 5)]
+    regions = clips.scenery("joined_000002")
+    assert len(regions) == sum(scene.num_scenery for scene in scenes) > 0
+    for t in range(12):
+        shown = np.stack([decode(masks[t]) for masks in regions.values()])
+        first, second = (scene.scenery(t % 6) for scene in scenes)
+        empty = [np.zeros_like(other) for other in (first, second)]
+        assert np.array_equal(shown, np.concatenate((first, empty[1]) if t < 6 else (empty[0], second)))
+
+
 def test_scenes_are_mixed_into_each_other():
     clips = JoinedClips(1, SCENES, shots=3, dissolve=2)
     assert clips.changes("joined_000000") == (ShotChange(4, 6), ShotChange(8, 10))

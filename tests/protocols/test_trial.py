@@ -18,6 +18,7 @@ from sam2_pipeline.evaluation.scores import score_video
 from sam2_pipeline.masklets.masklet import Masklet, MaskletFrame, MaskletSeed
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle, decode
+from sam2_pipeline.masklets.verdict import Judgement
 from sam2_pipeline.pipeline.driver import run_job
 from sam2_pipeline.pipeline.factory import ModelFactory
 from sam2_pipeline.protocols.clips import SyntheticClips, open_clips, scene_options
@@ -25,9 +26,10 @@ from sam2_pipeline.protocols.interactive import Effort
 from sam2_pipeline.protocols.late import Discovered, LateObject, figures
 from sam2_pipeline.protocols.prompted import Interaction
 from sam2_pipeline.protocols.prompting import true_objects
-from sam2_pipeline.protocols.result import summarise
+from sam2_pipeline.protocols.result import notes, summarise
+from sam2_pipeline.protocols.scenery import on_scenery
 from sam2_pipeline.protocols.shots import ShotChange, ShotScore
-from sam2_pipeline.protocols.trial import Trial, play_all
+from sam2_pipeline.protocols.trial import ClipResult, Trial, play_all
 from sam2_pipeline.segment.collect import collect_frame
 from sam2_pipeline.segment.inputs import ArrayFrames
 from sam2_pipeline.training.synthetic import SceneOptions, make_scene
@@ -130,8 +132,8 @@ def test_processes_find_the_same_and_figures_are_means_over_objects(trial):
 class Stand:
     """Generates masklets that are given."""
 
-    def __init__(self, masks):
-        self.masks = masks
+    def __init__(self, masks, judgement=None):
+        self.masks, self.judgement = masks, judgement
 
     def find_cuts(self, frames):
         return [4]
@@ -139,7 +141,7 @@ class Stand:
     def generate(self, frames):
         return [
             Masklet("", MaskletSeed(number, "auto", Prompt(number, 0, [[1, 1]], [1])),
-                    tuple(MaskletFrame(t, 0.0, rle, 1.0, 1.0, 1.0) for t, rle in of_frame.items()))
+                    tuple(MaskletFrame(t, 0.0, rle, 1.0, 1.0, 1.0) for t, rle in of_frame.items()), judgement=self.judgement)
             for number, of_frame in self.masks.items()
         ]  # fmt: skip
 
@@ -147,11 +149,14 @@ class Stand:
 class Squares:
     url, video_ids = "squares", ("v",)
 
-    def __init__(self, truth):
-        self.truth = truth
+    def __init__(self, truth, scenery=None):
+        self.truth, self.regions = truth, scenery or {}
 
     def read(self, video_id):
         return self.truth
+
+    def scenery(self, video_id):
+        return self.regions
 
     def changes(self, video_id):
         return (ShotChange(3, 4),)
@@ -181,6 +186,29 @@ def test_automatic_masklets_are_matched_with_what_is_visible_at_first(trial):
     with_specks = replace(playing, min_area=0.0)
     with_specks.__dict__["generator"] = Stand(found)
     assert [one.object_id for one in with_specks._play_automatic("v", truth, None).score.objects] == [1, 9]
+
+
+def test_masklets_of_scenery_are_neither_spurious_nor_judged(trial):
+    truth = two_squares()
+    whole = {t: square(0, 0, 24) for t in range(FRAMES)}
+    found = {
+        0: {t: square(4, 4 + t, 16) for t in range(FRAMES)},  # an object
+        1: {t: square(1, 1, 22) for t in range(FRAMES)},  # most of a region
+        2: {t: square(30, 50, 9) for t in range(FRAMES)},  # nothing
+        3: {t: square(4, 4, 12) for t in range(FRAMES)},  # a quarter of the region
+    }
+    playing = replace(trial, clips=Squares(truth, {0: whole}), protocols=("automatic",), min_area=0.01)
+    playing.__dict__["generator"] = Stand(found, Judgement(None, None, "accept"))
+    played = playing._play_automatic("v", truth, None)
+    assert (
+        on_scenery(found, truth, {0: whole}) == {1} and on_scenery(found, truth, {}) == on_scenery({}, truth, {0: whole}) == set()
+    )
+    assert (played.on_scenery, played.score.predicted, played.score.spurious) == (1, 4, 2)
+    assert [one.masklet_id for one in played.judged] == [0, 2, 3]
+    clip = ClipResult("v", {"automatic": (played,)})
+    [protocol] = summarise(playing, "m", "0" * 64, 128, [clip]).protocols
+    assert protocol.on_scenery == protocol.to_json()["masklets_on_scenery"] == 1
+    assert any("1 masklets are of scenery" in note for note in notes(summarise(playing, "m", "0" * 64, 128, [clip])))
 
 
 def test_late_objects_are_found_whole_and_in_time():

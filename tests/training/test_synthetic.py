@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.training.synthetic import Scene, SceneOptions, make_scene
-from sam2_pipeline.training.synthetic.drawing import _overlap, _scaled
+from sam2_pipeline.training.synthetic.drawing import _islands, _overlap, _scaled
 from sam2_pipeline.training.synthetic.shapes import RADIUS, SHAPES, draw_shape
 from sam2_pipeline.training.synthetic.sprites import _mean
 from sam2_pipeline.training.synthetic.textures import PATTERNS, palette, pattern_texture
@@ -52,6 +52,30 @@ def test_results_belong_to_the_caller():
         before = give(3).copy()
         give(3)[:] = 0
         np.testing.assert_array_equal(give(3), before)
+
+
+def test_scenery_is_all_that_no_object_hides_region_by_region():
+    regions = 0
+    for seed in range(8):
+        scene = make_scene(seed, CLEAR)
+        regions += scene.num_scenery
+        for t in (0, 7):
+            shown, free = scene.scenery(t), scene.labels(t) == 0
+            assert shown.shape == (scene.num_scenery, 96, 128) and shown.dtype == np.bool_
+            if scene.num_scenery:
+                np.testing.assert_array_equal(shown.sum(0), free)  # each pixel is of one region
+    assert regions > 8
+    alone = [make_scene(seed, CLEAR) for seed in range(20)]
+    assert any(scene.num_scenery == 0 for scene in alone)  # a backdrop of one surface
+
+
+def test_regions_of_a_backdrop_that_repeats_go_on_across_its_edges():
+    surfaces = np.zeros((8, 8), np.uint8)
+    surfaces[:, 6:] = surfaces[:, :1] = 1  # one strip, over the edge
+    surfaces[3:5, 3] = 1
+    islands = _islands(surfaces)
+    assert len(np.unique(islands)) == 3
+    assert len(np.unique(islands[:, [6, 7, 0]])) == len(np.unique(islands[3:5, 3])) == len(np.unique(islands[surfaces == 0])) == 1
 
 
 def test_wholes_are_disjoint_and_parts_within_them():

@@ -2,8 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from sam2_pipeline.training.synthetic.motion import Camera, Motion
 from sam2_pipeline.training.synthetic.sprites import Sprite
@@ -13,11 +17,12 @@ _ODD = np.uint32(0xFF00FF00)  # green and opacity
 _LONGEST_BLUR = 24  # pixels
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Backdrop:
     """The background: a picture that repeats (packed, ``[S, S]``, S a power of two) and how it lies in the world.
 
     Attributes:
+        surfaces: of which surface each of its pixels is, uint8 ``[S, S]``.
         density: its pixels to one of the world.
         drift_T2: which of its pixels lies at the origin of the world.
         ripple: height of waves that run through it, in its pixels.
@@ -25,6 +30,7 @@ class Backdrop:
     """
 
     pixels: np.ndarray
+    surfaces: np.ndarray
     density: float
     drift_T2: np.ndarray
     ripple: float
@@ -34,6 +40,19 @@ class Backdrop:
         """Packed pixels ``[height, width]``."""
         offsets = _blur_offsets(self.blur_T2[t])
         margin = int(np.abs(offsets).max())
+        return _smeared(self.pixels.ravel().take(self._index(camera, t, height, width, margin)), offsets, margin)
+
+    @cached_property
+    def islands(self) -> np.ndarray:
+        """Of which connected region of a surface each of its pixels is, int32 ``[S, S]``: 0, 1, ..."""
+        return _islands(self.surfaces)
+
+    def draw_islands(self, camera: Camera, t: int, height: int, width: int) -> np.ndarray:
+        """The region that each pixel shows, int32 ``[height, width]``."""
+        return self.islands.ravel().take(self._index(camera, t, height, width, 0))
+
+    def _index(self, camera: Camera, t: int, height: int, width: int, margin: int) -> np.ndarray:
+        """Which of its pixels is seen at each of the picture's and of those ``margin`` about it."""
         step = self.density / camera.zoom_T[t]
         c, s = np.cos(camera.roll_T[t]) * step, np.sin(camera.roll_T[t]) * step
         x = np.arange(-margin, width + margin) + 0.5 - camera.middle_2[0]
@@ -43,8 +62,7 @@ class Backdrop:
         u = _outer_sum(s * y + start[0] + self.ripple * np.sin(y * 0.11 + t * 0.21), c * x)
         v = _outer_sum(c * y + start[1], -s * x + self.ripple * np.sin(x * 0.09 - t * 0.17))
         size = np.int32(len(self.pixels))
-        index = (v.astype(np.int32) & (size - 1)) * size + (u.astype(np.int32) & (size - 1))
-        return _smeared(self.pixels.ravel().take(index), offsets, margin)
+        return (v.astype(np.int32) & (size - 1)) * size + (u.astype(np.int32) & (size - 1))
 
 
 @dataclass(slots=True)
@@ -108,6 +126,20 @@ class Canvas:
     def _label(self, labels: np.ndarray | np.uint8, covered: np.ndarray, x: int, y: int) -> None:
         target, source = _overlap(self.labels.shape, covered.shape, x, y)
         np.copyto(self.labels[target], labels[source] if isinstance(labels, np.ndarray) else labels, where=covered[source])
+
+
+def _islands(surfaces: np.ndarray) -> np.ndarray:
+    """Connected regions (by sides) of equal values in a picture that repeats, numbered from 0."""
+    labels, count = np.zeros(surfaces.shape, np.int32), 0
+    for surface in np.unique(surfaces):
+        here = surfaces == surface
+        found, number = ndimage.label(here)
+        labels[here] = found[here] - 1 + count
+        count += number
+    seams = np.stack([np.concatenate((labels[end], labels[:, end])) for end in (0, -1)])
+    same = np.equal(*(np.concatenate((surfaces[end], surfaces[:, end])) for end in (0, -1)))
+    joined = coo_array((np.ones(same.sum(), bool), tuple(seams[:, same])), shape=(count, count))
+    return connected_components(joined, directed=False)[1][labels]
 
 
 def _overlap(canvas: tuple[int, ...], patch: tuple[int, ...], x: int, y: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:

@@ -126,6 +126,19 @@ class Scene:
         """The topmost object of every pixel, a part before its whole, uint8 ``[H, W]``: 0 none, else its mask's number + 1."""
         return self._render(self._check(t)).labels.copy()
 
+    @property
+    def num_scenery(self) -> int:
+        """Number of the backdrop's regions, see `scenery`."""
+        return int(self.backdrop.islands.max()) + 1 if self.backdrop.surfaces.any() else 0
+
+    def scenery(self, t: int) -> np.ndarray:
+        """Where the backdrop's regions are seen between the objects, bool ``[R, H, W]``: sky and ground, islands and what is
+        about them. None is an object, and none is among `masks`; but who segments everything is not wrong to segment them.
+        A backdrop of one surface has none."""
+        free = self._render(self._check(t)).labels == 0
+        islands = self.backdrop.draw_islands(self.camera, t, *self.options.size)
+        return (islands == np.arange(self.num_scenery)[:, None, None]) & free
+
     def _check(self, t: int) -> int:
         if not 0 <= t < self.num_frames:
             raise ConfigError(f"there is no frame {t}, expected 0 to {self.num_frames - 1}")
@@ -203,9 +216,8 @@ def _make_backdrop(rng: Generator, options: SceneOptions, camera: Camera, scheme
         ripple = float(rng.uniform(0, 0.008) * size)
     way_T2 = camera.project(np.broadcast_to(camera.middle_2, (options.frames, 2))) - drift_T2 / density
     blur_T2 = np.gradient(way_T2, axis=0) * shutter if options.frames > 1 else np.zeros_like(way_T2)
-    return Backdrop(
-        make_background(rng, size, surfaces, blur, mirror=options.pictures is not None), density, drift_T2, ripple, blur_T2
-    )
+    pixels, regions = make_background(rng, size, surfaces, blur, mirror=options.pictures is not None)
+    return Backdrop(pixels, regions, density, drift_T2, ripple, blur_T2)
 
 
 def _make_objects(

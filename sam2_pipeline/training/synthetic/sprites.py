@@ -114,16 +114,21 @@ def _box(alpha: np.ndarray) -> tuple[float, float, float, float]:
     return x0, y0, x1, y1
 
 
-def make_background(rng: Generator, size: int, surfaces: list[Surface], blur: int = 1, mirror: bool = False) -> np.ndarray:
-    """Packed pixels ``[size, size]`` that repeat without a seam; each surface gets its own region.
+def make_background(
+    rng: Generator, size: int, surfaces: list[Surface], blur: int = 1, mirror: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Packed pixels ``[size, size]`` that repeat without a seam, and which surface each is of, uint8 of the same shape.
 
     ``blur`` (1, 2, 4) makes it that much coarser. ``mirror``: the surfaces have seams; twice the size is given, with a mirrored
     copy in either direction.
     """
     coarse = size // blur
-    pixels = surfaces[0](rng, coarse)
-    for surface in surfaces[1:]:
-        pixels = np.where(_region(rng, coarse), surface(rng, coarse), pixels)
+    pixels, numbers = surfaces[0](rng, coarse), np.zeros((coarse, coarse), np.uint8)
+    for number, surface in enumerate(surfaces[1:], 1):
+        region = _region(rng, coarse)
+        pixels = np.where(region, surface(rng, coarse), pixels)
+        numbers[region] = number
+    numbers = numbers.repeat(blur, axis=0).repeat(blur, axis=1)
     padded = np.pad(pixels, 4, mode="symmetric" if mirror else "wrap")
     if blur == 1:
         pixels = _mean(_mean(padded, 0), 1)[4:-4, 4:-4]  # without jagged edges
@@ -131,9 +136,13 @@ def make_background(rng: Generator, size: int, surfaces: list[Surface], blur: in
         box = (4, 4, 4 + coarse, 4 + coarse)
         pixels = pack(np.asarray(Image.fromarray(unpack(padded)).resize((size, size), Image.Resampling.BICUBIC, box=box)))
     if mirror:
-        pixels = np.concatenate([pixels, pixels[:, ::-1]], axis=1)
-        pixels = np.concatenate([pixels, pixels[::-1]], axis=0)
-    return np.ascontiguousarray(pixels)
+        pixels, numbers = _mirrored(pixels), _mirrored(numbers)
+    return np.ascontiguousarray(pixels), numbers
+
+
+def _mirrored(picture: np.ndarray) -> np.ndarray:
+    picture = np.concatenate([picture, picture[:, ::-1]], axis=1)
+    return np.concatenate([picture, picture[::-1]], axis=0)
 
 
 def _mean(pixels: np.ndarray, axis: int) -> np.ndarray:
