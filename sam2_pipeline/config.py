@@ -167,8 +167,8 @@ class JudgeSettings(Settings):
     path: ClassVar[str] = "judge"
     enabled: bool = False
     reprompt_frames: int = setting(4, low=1)
-    cycle_iou: tuple[float, float] = (0.2, 0.55)
-    reprompt_iou: tuple[float, float] = (0.4, 0.7)
+    cycle_iou: tuple[float, float] = (0.2, 0.75)
+    reprompt_iou: tuple[float, float] = (0.4, 0.85)
     predicted_iou: tuple[float, float] = (0.1, 0.3)
     stability: tuple[float, float] = (0.2, 0.4)
     flicker: tuple[float, float] = (0.5, 0.2)

@@ -30,8 +30,8 @@ class VerdictRules:
         max_coverage: of the picture; a masklet that covers more, on its visible frames in the mean, is no object.
     """
 
-    cycle_iou: tuple[float, float] = (0.2, 0.55)
-    reprompt_iou: tuple[float, float] = (0.4, 0.7)
+    cycle_iou: tuple[float, float] = (0.2, 0.75)
+    reprompt_iou: tuple[float, float] = (0.4, 0.85)
     predicted_iou: tuple[float, float] = (0.1, 0.3)
     stability: tuple[float, float] = (0.2, 0.4)
     flicker: tuple[float, float] = (0.5, 0.2)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from pages import ROOT, blocks, check_command, commands, small_clip, small_names, small_run
+from safetensors.torch import save_file
 
 import sam2_pipeline as sp
 from sam2_pipeline.compat import build
@@ -40,6 +42,9 @@ def place(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     small_names(tmp_path, monkeypatch, frames=6)
     for name in ("demo", "out"):
         (tmp_path / name).symlink_to(demo / name)
+    (tmp_path / "further").mkdir()
+    for name in ("before", "further/weights"):
+        save_file({"bias": torch.ones(3, dtype=torch.float16)}, tmp_path / f"{name}.safetensors")
     model, make = sp.load_model(), build.make_model
     monkeypatch.setattr(
         build, "make_model", lambda config, _file, *rest, **given: make(config, None, *rest, **given, model=model)

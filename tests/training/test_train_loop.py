@@ -64,10 +64,11 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(tmp_path):
     assert sorted(p.name for p in (whole / "pictures").iterdir()) == ["0000003.png", "0000006.png"]
 
 
-def test_a_stopped_run_finds_what_its_steps_look_back_at(tmp_path):
-    """Stages, and batches that serve several steps in turn with those before them."""
+@pytest.mark.parametrize("more", [(), ("model.freeze=[image_encoder]", "data.augment=false")], ids=["learning", "frozen"])
+def test_a_stopped_run_finds_what_its_steps_look_back_at(tmp_path, more):
+    """Stages, and batches that serve several steps in turn with those before them; what a frozen encoder saw of them, too."""
     stages = "stages=[{share: 0.5, data: {frames: 1, repeats: 2}}, {share: 0.5, data: {repeats: 3}}]"
-    settings = ("optim.steps=12", "run.save_every=3", stages)
+    settings = ("optim.steps=12", "run.save_every=3", stages, *more)
     train(config(tmp_path / "whole", *settings))
 
     def stop(progress: Progress) -> None:
