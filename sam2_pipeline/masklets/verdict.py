@@ -20,6 +20,7 @@ NEVER_VISIBLE, COVERS_FRAME = "never_visible", "covers_frame"
 class VerdictRules:
     """What is good and what is bad. Of each pair, what is worse than the first is rejected, what is at least as good as the
     second is accepted, and what lies between is to be refined. A measure that is null says nothing.
+    From where the two IoUs are accepted was chosen on synthetic clips, with the embedded model (`docs/benchmarks.md`).
 
     Attributes:
         cycle_iou: from the end of the masklet tracked back to its prompt: IoU with what was there to begin with.

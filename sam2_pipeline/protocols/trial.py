@@ -147,6 +147,7 @@ class Trial:
         wanted = visible_at_first(truth, self.min_area)
         objects = tuple(one for one in score.objects if one.object_id in wanted)
         late = discovered(found, truth, score.objects, self.min_area)
+        # None of those stands for an object: half of its mask is elsewhere.
         spurious = (score.spurious or 0) - len(aside)
         score = replace(score, objects=objects, left_aside=len(truth) - len(objects), spurious=spurious)
         changes = self.clips.changes(video_id)
