@@ -192,6 +192,29 @@ def test_an_interrupted_run_ends_with_130_and_resumes(places, stand_in, ray, num
     assert _main("run", *places, "--ray", "off", "--quiet") == 0
 
 
+@pytest.mark.parametrize(
+    "module, function, arguments, advised",
+    [
+        ("running", "run", ("in", "out"), True),
+        ("running", "retry", ("out",), True),
+        ("running", "compact", ("out",), True),
+        ("datasets", "import_", ("in", "out"), True),
+        ("models", "train", ("--output", "out"), True),
+        ("models", "evaluate", ("predictions", "truth"), False),
+        ("datasets", "export", ("in", "out", "--format", "sav"), False),
+        ("running", "demo", (), False),
+    ],
+)
+def test_who_is_interrupted_is_told_to_resume_where_that_can_be(module, function, arguments, advised, monkeypatch, capsys):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"sam2_pipeline.commands.{module}.{function}", interrupted)
+    assert _main(function.rstrip("_"), *arguments) == 130
+    said = capsys.readouterr().err
+    assert said.endswith(f"interrupted{'; what is committed stays, run the same command again to resume' if advised else ''}\n")
+
+
 def test_an_interrupt_that_a_library_swallows_is_not_lost(places, stand_in, monkeypatch, capsys):
     """As fsspec's ``exists`` does, which catches everything."""
     from sam2_pipeline.io.storage import Storage

@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PipelineError as error:
         return _fail(options, FAILED, str(error))
     except KeyboardInterrupt:
-        return _fail(options, INTERRUPTED, "interrupted; what is committed stays, run the same command again to resume")
+        advice = "; what is committed stays, run the same command again to resume" if options.resumes else ""
+        return _fail(options, INTERRUPTED, f"interrupted{advice}")
     except BrokenPipeError:
         # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

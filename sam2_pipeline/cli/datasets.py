@@ -59,6 +59,7 @@ examples:
   sam2-pipeline import valid.json masklets/ --format ytvis --videos valid/JPEGImages
 
 exit status: 0 all read; 3 some videos could not be (they are listed); 2 bad usage; 1 a place cannot be read or written""",
+        resumes=True,
     )
     parser.add_argument("source", metavar="SOURCE", help="path or fsspec URL")
     add_output(parser)

@@ -173,6 +173,7 @@ examples:
       --set model.checkpoint=sam2.1_hiera_tiny.pt --set 'model.freeze=[image_encoder]' --set optim.lr=5e-6
 
 exit status: 0 trained to the end; 1 stopped (no disk, the loss is no number); 2 bad settings or data; 130 interrupted""",
+        resumes=True,
     )
     parser.add_argument("--config", metavar="FILE", help="settings in YAML; see configs/train_synthetic.yaml")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="override one setting (repeatable)")

@@ -22,6 +22,7 @@ Run again, it resumes: committed work is not done again.
 
 """
         + EXIT_CODES,
+        resumes=True,
     )
     add_places(parser)
     add_settings(parser)
@@ -66,6 +67,7 @@ def add_retry(verbs: Any) -> None:
         running.retry,
         "take failed videos up again, with the settings of the run",
         "examples:\n  sam2-pipeline retry masklets/\n  sam2-pipeline retry masklets/ --prompts prompts.csv\n\n" + EXIT_CODES,
+        resumes=True,
     )
     add_output(parser)
     parser.add_argument("--checkpoint", metavar="URL", help="where the run's weights are now, if they have moved")
@@ -89,6 +91,7 @@ examples:
   sam2-pipeline compact s3://bucket/masklets --target-mb 512 --grace 600
 
 exit status: 0 done, or nothing to do; 2 a run is at work there; 1 the output is damaged or cannot be written""",
+        resumes=True,
     )
     add_output(parser)
     parser.add_argument(

@@ -13,8 +13,16 @@ EXIT_CODES = """exit status:
 
 
 def add_verb(
-    verbs: Any, name: str, function: Callable[[argparse.Namespace], int], text: str, epilog: str, **more: Any
+    verbs: Any,
+    name: str,
+    function: Callable[[argparse.Namespace], int],
+    text: str,
+    epilog: str,
+    *,
+    resumes: bool = False,
+    **more: Any,
 ) -> argparse.ArgumentParser:
+    """A verb that calls ``function``. ``resumes``: the same command, interrupted and given again, goes on where it was."""
     parser = verbs.add_parser(
         name,
         help=text,
@@ -24,7 +32,7 @@ def add_verb(
         allow_abbrev=False,
         **more,
     )
-    parser.set_defaults(verb=function)
+    parser.set_defaults(verb=function, resumes=resumes)
     return parser
 
 
