@@ -29,7 +29,10 @@ from sam2_pipeline.training.settings import TrainConfig
 
 PACKAGE = Path(inspect.getfile(JobConfig)).parent
 # Classes that take a section under the same names, and explain it further. Read, as their import needs torch.
-EXPLAINED = {"generate": ("segment/automatic.py", "GenerateOptions"), "tracking": ("segment/options.py", "TrackingOptions")}
+EXPLAINED = {
+    "generate": ("segment/generate_options.py", "GenerateOptions"),
+    "tracking": ("segment/options.py", "TrackingOptions"),
+}
 TYPES = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 
 

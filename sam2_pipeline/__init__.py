@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sam2_pipeline.model.config import MODEL_NAMES
     from sam2_pipeline.model.sam2 import Sam2
     from sam2_pipeline.report.card import dataset_card
-    from sam2_pipeline.segment.automatic import GenerateOptions
+    from sam2_pipeline.segment.generate_options import GenerateOptions
     from sam2_pipeline.segment.image import ImageSegmenter
     from sam2_pipeline.segment.live import LiveOptions
     from sam2_pipeline.segment.masklet_generator import MaskletGenerator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "CheckpointError": "errors",
     "ConfigError": "errors",
-    "GenerateOptions": "segment.automatic",
+    "GenerateOptions": "segment.generate_options",
     "ImageSegmenter": "segment.image",
     "LiveOptions": "segment.live",
     "MODEL_NAMES": "model.config",

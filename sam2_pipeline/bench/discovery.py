@@ -13,10 +13,11 @@ from sam2_pipeline.bench.measure import HEIGHT, WIDTH, Result
 from sam2_pipeline.masklets.identity import IdentityOptions
 from sam2_pipeline.masklets.rle import Rle, decode
 from sam2_pipeline.model.sam2 import Sam2
-from sam2_pipeline.segment.automatic import GenerateOptions, propose_masks
+from sam2_pipeline.segment.automatic import propose_masks
 from sam2_pipeline.segment.collect import collect_frame
 from sam2_pipeline.segment.cuts import CutOptions
 from sam2_pipeline.segment.discover import DiscoverOptions
+from sam2_pipeline.segment.generate_options import GenerateOptions
 from sam2_pipeline.segment.inputs import ArrayFrames
 from sam2_pipeline.segment.judge import JudgeOptions
 from sam2_pipeline.segment.masklet_generator import MaskletGenerator

@@ -11,7 +11,8 @@ from sam2_pipeline.compat.models import from_hub
 from sam2_pipeline.compat.options import released_options
 from sam2_pipeline.masklets.rle import Rle, decode
 from sam2_pipeline.model.sam2 import Sam2
-from sam2_pipeline.segment.automatic import GenerateOptions, Proposal, point_grid, propose_masks
+from sam2_pipeline.segment.automatic import Proposal, propose_masks
+from sam2_pipeline.segment.generate_options import GenerateOptions, point_grid
 
 _OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 

@@ -78,9 +78,9 @@ class ModelFactory:
         model, facts = _load(dataclasses.asdict(self.config.model) | here)
         import torch
 
-        from sam2_pipeline.segment.automatic import GenerateOptions
         from sam2_pipeline.segment.cuts import CutOptions
         from sam2_pipeline.segment.discover import DiscoverOptions
+        from sam2_pipeline.segment.generate_options import GenerateOptions
         from sam2_pipeline.segment.masklet_generator import MaskletGenerator
         from sam2_pipeline.segment.options import TrackingOptions
 

@@ -15,7 +15,8 @@ from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle, decode, iou, merge, share_inside
 from sam2_pipeline.model.conventions import DecodingRules
 from sam2_pipeline.model.sam2 import Sam2
-from sam2_pipeline.segment.automatic import GenerateOptions, Proposal, propose_masks
+from sam2_pipeline.segment.automatic import Proposal, propose_masks
+from sam2_pipeline.segment.generate_options import GenerateOptions
 from sam2_pipeline.segment.prompted import PromptedSession
 from sam2_pipeline.segment.results import FrameResult
 

@@ -24,7 +24,7 @@ from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.masklets.frames import Frame, FrameSource, LiveFrames
 from sam2_pipeline.masklets.prompts import Prompt, whole_number
 from sam2_pipeline.model.sam2 import Sam2
-from sam2_pipeline.segment.automatic import GenerateOptions
+from sam2_pipeline.segment.generate_options import GenerateOptions
 from sam2_pipeline.segment.inbox import Arrival, Feeder, FrameInbox, WhenSlow
 from sam2_pipeline.segment.inputs import RecentFrames, check_picture
 from sam2_pipeline.segment.latency import LatencyMeter, LiveStatistics

@@ -12,8 +12,9 @@ from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import decode, iou
 from sam2_pipeline.model.sam2 import Sam2
-from sam2_pipeline.segment.automatic import GenerateOptions, Proposal, propose_masks
+from sam2_pipeline.segment.automatic import Proposal, propose_masks
 from sam2_pipeline.segment.collect import collect_frame
+from sam2_pipeline.segment.generate_options import GenerateOptions
 from sam2_pipeline.segment.inputs import RecentFrames
 from sam2_pipeline.segment.prompted import PromptedSession, check_prompt
 from sam2_pipeline.segment.results import FrameResult

@@ -14,10 +14,10 @@ from sam2_pipeline.masklets.masklet import FrameMasks, Masklet, MaskletFrame, Ma
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.verdict import Judgement, MaskStore
 from sam2_pipeline.model.sam2 import Sam2
-from sam2_pipeline.segment.automatic import GenerateOptions
 from sam2_pipeline.segment.collect import collect_frame
 from sam2_pipeline.segment.cuts import CutOptions, mark_cuts
 from sam2_pipeline.segment.discover import DiscoverOptions, Discovery
+from sam2_pipeline.segment.generate_options import GenerateOptions
 from sam2_pipeline.segment.judge import HeldMasks, Judge, JudgeOptions
 from sam2_pipeline.segment.options import TrackingOptions
 from sam2_pipeline.segment.prompted import PromptedSession

@@ -19,7 +19,8 @@ import sam2_pipeline.segment.masklet_generator as masklet_generator
 from sam2_pipeline.formats.masks import Masks
 from sam2_pipeline.masklets.rle import Rle, decode, encode, iou
 from sam2_pipeline.protocols.shots import ShotChange
-from sam2_pipeline.segment.automatic import GenerateOptions, Proposal
+from sam2_pipeline.segment.automatic import Proposal
+from sam2_pipeline.segment.generate_options import GenerateOptions
 from sam2_pipeline.segment.inputs import ArrayFrames, DecodedFrames
 from sam2_pipeline.segment.masklet_generator import MaskletGenerator
 from sam2_pipeline.segment.options import TrackingOptions

@@ -8,7 +8,8 @@ from stand_in_network import Engine, Model
 
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle, decode, encode
-from sam2_pipeline.segment.automatic import GenerateOptions, Proposal
+from sam2_pipeline.segment.automatic import Proposal
+from sam2_pipeline.segment.generate_options import GenerateOptions
 from sam2_pipeline.segment.inputs import ArrayFrames, DecodedFrames
 from sam2_pipeline.segment.masklet_generator import MaskletGenerator
 from sam2_pipeline.segment.options import TrackingOptions

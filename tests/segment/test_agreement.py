@@ -6,7 +6,8 @@ import torch
 
 from sam2_pipeline import load_model
 from sam2_pipeline.segment.agreement import agree, mask_overlap, suppress_masks
-from sam2_pipeline.segment.automatic import GenerateOptions, propose_masks
+from sam2_pipeline.segment.automatic import propose_masks
+from sam2_pipeline.segment.generate_options import GenerateOptions
 from sam2_pipeline.training.synthetic import SceneOptions, make_scene
 
 # Four points on a picture of 8 x 8: two on its left half, one on its right one, one in a corner of that.

@@ -8,8 +8,9 @@ from scipy import ndimage
 
 from sam2_pipeline.model.config import find_config
 from sam2_pipeline.model.layers import resize_maps
-from sam2_pipeline.segment.automatic import GenerateOptions, _near_crop_edge, crop_boxes, point_grid
+from sam2_pipeline.segment.candidates import near_crop_edge
 from sam2_pipeline.segment.clean import fill_holes, remove_sprinkles, small_components
+from sam2_pipeline.segment.generate_options import GenerateOptions, crop_boxes, point_grid
 from sam2_pipeline.segment.nms import suppress
 
 UNITS = load("units").meta["units"]
@@ -33,7 +34,7 @@ def test_crop_boxes(case: dict) -> None:
 def test_near_crop_edge() -> None:
     case = UNITS["near_crop_edge"]
     x1, y1 = case["image_box"][2:]
-    near = _near_crop_edge(np.array(case["boxes_in_crop"]), tuple(case["crop_box"]), (y1, x1))
+    near = near_crop_edge(np.array(case["boxes_in_crop"]), tuple(case["crop_box"]), y1, x1)
     assert near.tolist() == case["near"]
 
 

@@ -10,9 +10,10 @@ from sam2_pipeline.errors import ConfigError
 from sam2_pipeline.masklets.identity import IdentityOptions
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import Rle, encode
-from sam2_pipeline.segment.automatic import GenerateOptions, propose_masks
+from sam2_pipeline.segment.automatic import propose_masks
 from sam2_pipeline.segment.cuts import CutOptions
 from sam2_pipeline.segment.discover import DiscoverOptions, find_new
+from sam2_pipeline.segment.generate_options import GenerateOptions
 from sam2_pipeline.segment.inputs import ArrayFrames
 from sam2_pipeline.segment.masklet_generator import MaskletGenerator
 

@@ -19,7 +19,7 @@ from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import encode
 from sam2_pipeline.model.memory_bank import MAX_POINTERS
 from sam2_pipeline.model.sam2 import NO_OBJECT_LOGIT, Sam2
-from sam2_pipeline.segment.automatic import GenerateOptions
+from sam2_pipeline.segment.generate_options import GenerateOptions
 from sam2_pipeline.segment.live import LiveOptions, LiveStream
 from sam2_pipeline.segment.options import TrackingOptions
 from sam2_pipeline.segment.torch_engine import TorchEngine

@@ -8,7 +8,7 @@ from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.masklets.rle import decode
 from sam2_pipeline.model.conventions import NO_OBJECT_LOGIT
 from sam2_pipeline.model.sam2 import Sam2
-from sam2_pipeline.segment.automatic import GenerateOptions
+from sam2_pipeline.segment.generate_options import GenerateOptions
 from sam2_pipeline.segment.inputs import ArrayFrames
 from sam2_pipeline.segment.masklet_generator import MaskletGenerator
 from sam2_pipeline.segment.video import VideoSegmenter
