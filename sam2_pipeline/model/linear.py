@@ -1,9 +1,10 @@
 """Linear layers that are faster in inference: `Linear` keeps its weight as the product reads it.
 
-On a CPU in float32 that is oneDNN's order: PyTorch's own path puts the weight in order again at every call, and applies the
-activation in a second pass over the result. The operators used here are those of its compiler ("freezing"), which calls them in
-the same way. Under autocast it is the rounded weight: autocast rounds weights again at every call where no gradient is asked,
-which on a GPU is two kernels of the three that a small layer takes. In training on a GPU, the gradient of the bias is its own.
+On a CPU that is oneDNN's order, in float32 or rounded to bfloat16: PyTorch's own path puts the weight in order again at every
+call, and applies the activation in a second pass over the result. The operators used here are those of its compiler ("freezing"),
+which calls them in the same way. Elsewhere under autocast it is the rounded weight: autocast rounds weights again at every call
+where no gradient is asked, which on a GPU is two kernels of the three that a small layer takes. In training on a GPU, the
+gradient of the bias is its own.
 """
 
 from itertools import pairwise
@@ -19,7 +20,7 @@ from sam2_pipeline.model.learning import learns_on_gpu, with_bias
 
 Activation = Literal["none", "relu", "gelu"]
 
-_FEWEST_ROWS = 512  # below, there is little to gain, and a second copy of the weight to pay
+_FEWEST_ROWS = {None: 512, torch.bfloat16: 256}  # by autocast's type; below, little to gain, and a copy of the weight to pay
 _FEWEST_SUMMED = 4096  # rows; below, PyTorch's sum is as fast
 _OPERATORS = ("_reorder_linear_weight", "_linear_pointwise")
 
@@ -48,7 +49,7 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor, activation: Activation = "none") -> Tensor:
         if packs(input, self.weight):
             weight, bias = self._packed(self._pack, *self._sources())
-            return torch.ops.mkldnn._linear_pointwise(input, weight, bias, activation, [], "none")
+            return torch.ops.mkldnn._linear_pointwise(input.to(weight.dtype), weight, bias, activation, [], "none")
         x = product(input, *self.operands())
         return x if activation == "none" else F.relu(x) if activation == "relu" else F.gelu(x)
 
@@ -70,7 +71,7 @@ class Linear(nn.Linear):
         return weight, bias
 
     def _pack(self) -> tuple[Tensor, Tensor | None]:
-        weight, bias = self._arranged()
+        weight, bias = self._round()
         return torch.ops.mkldnn._reorder_linear_weight(weight.detach()), bias
 
 
@@ -100,15 +101,17 @@ class MLP(nn.Module):
 
 def packs(x: Tensor, weight: Tensor) -> bool:
     """Whether a product of these goes the fast way."""
+    rounded_to = autocast_dtype(x)
     return (
         eager_on_cpu(x)
-        and x.dtype == weight.dtype == torch.float32
-        and x.numel() >= _FEWEST_ROWS * x.shape[-1]
+        and weight.dtype == torch.float32
+        and (x.dtype == torch.float32 if rounded_to is None else rounded_to == torch.bfloat16 and _IN_BFLOAT16)
+        and x.numel() >= _FEWEST_ROWS[rounded_to] * x.shape[-1]
         and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
         and not weight.is_inference()  # such tensors do not tell when they change
         and _AVAILABLE
     )
 
 
 _AVAILABLE = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)
+_IN_BFLOAT16 = _AVAILABLE and torch.ops.mkldnn._is_mkldnn_bf16_supported()

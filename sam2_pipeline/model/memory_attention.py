@@ -56,9 +56,7 @@ class RotaryAttention(nn.Module):
 
         q = self._rotate(self.q_proj(q), *tables)
         if v.shape[-1] < q.shape[-1] and reads_natively(q, (k.shape[1] - num_unplaced) // q.shape[1]):
-            weight, bias = self.k_proj.operands()
-            assert bias is not None
-            attended = read_memory(q, k, v, (weight, bias), tables, num_unplaced)
+            attended = self._read_natively(q, k, v, tables, num_unplaced)
             if attended.isfinite().all():
                 return self._project_values(attended)
         maps, unplaced = k.split((k.shape[1] - num_unplaced, num_unplaced), dim=1)
@@ -67,6 +65,13 @@ class RotaryAttention(nn.Module):
         if v.shape[-1] >= q.shape[-1] or learns_on_gpu(q):  # there is no fast gradient where widths differ
             return self.out_proj(attend(q, k, self.v_proj(v)))
         return self._project_values(attend(q, k, v.to(q.dtype)))
+
+    def _read_natively(self, q: Tensor, k: Tensor, v: Tensor, tables: tuple[Tensor, Tensor], num_unplaced: int) -> Tensor:
+        """In float32, whatever the products around it are rounded to: nothing else is as fast."""
+        with torch.autocast("cpu", enabled=False):
+            weight, bias = self.k_proj.operands()
+            assert bias is not None
+            return read_memory(q.float(), k, v, (weight, bias), tables, num_unplaced)
 
     def _project_values(self, attended: Tensor) -> Tensor:
         out, values = self.out_proj, self.v_proj

@@ -81,9 +81,11 @@ class Sam2(nn.Module):
         """Side of the low-resolution masks."""
         return self.config.image_size // 4
 
-    def precision(self) -> AbstractContextManager:
-        """The autocast context in which the networks run; float32 needs none."""
-        if self.compute_dtype == torch.float32:
+    def precision(self, *, decoding: bool = False) -> AbstractContextManager:
+        """The autocast context in which the networks run; float32 needs none. Nor does the mask decoder (``decoding``) on a CPU:
+        its products are many and small, and rounding takes longer than it saves."""
+        small = decoding and self.device.type == "cpu" and not torch.is_grad_enabled()
+        if self.compute_dtype == torch.float32 or small:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.compute_dtype)
 
@@ -128,7 +130,7 @@ class Sam2(nn.Module):
             num_points = points_NP2.shape[1]
         if multimask is None:
             multimask = rules.multimask_points[0] <= num_points <= rules.multimask_points[1]
-        with self.precision():
+        with self.precision(decoding=True):
             encoder, decoder = self.sam_prompt_encoder, self.sam_mask_decoder
             dense = encoder.no_mask() if mask_logits_NHW is None else encoder.encode_masks(mask_logits_NHW)
             decoded = decoder.attend(

@@ -147,7 +147,7 @@ def decode_prompts(
 ) -> DecodedTokens:
     """Runs the two-way transformer for N prompts on one picture: scores, but no masks yet."""
     encoder = model.sam_prompt_encoder
-    with model.precision():
+    with model.precision(decoding=True):
         if points_NP2 is not None and labels_NP is not None:
             tokens = encoder.encode_points(points_NP2, labels_NP)
         else:
@@ -163,7 +163,7 @@ def draw_masks(
     """Draws the three ambiguous masks of every prompt, or the one that `DecodingRules` prefer."""
     decoder, features = model.sam_mask_decoder, embedding.features
     iou, N = decoded.predicted_iou_NM, len(decoded.predicted_iou_NM)
-    with model.precision():
+    with model.precision(decoding=True):
 
         def draw(indices_NK: Tensor) -> Tensor:
             return decoder.paint(

@@ -254,6 +254,12 @@ def test_bfloat16_stays_close(model: Sam2) -> None:
     with torch.device("meta"):
         half = Sam2(model.config, torch.bfloat16).eval()
     half.load_state_dict(model.state_dict(), assign=True)
+    with half.precision():
+        assert torch.is_autocast_enabled("cpu")
+    with half.precision(decoding=True):
+        assert not torch.is_autocast_enabled("cpu"), "many small products are not rounded"
+    with torch.enable_grad(), half.precision(decoding=True):
+        assert torch.is_autocast_enabled("cpu"), "in training they come in large batches"
     images, lanes = torch.from_numpy(synthetic_video(1, SIDE, seed=3)), torch.tensor([0, 0])
     points, labels = torch.tensor([[[40.0, 50.0]], [[90.0, 70.0]]]), torch.ones(2, 1, dtype=torch.long)
     masks = []

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sam2_pipeline.model import linear
 from sam2_pipeline.model.kept import Kept
 from sam2_pipeline.model.linear import MLP, Linear, PairedLinear, packs
 
@@ -77,6 +78,20 @@ def test_autocast_gives_what_it_always_gives(dtype):
     with torch.no_grad():
         assert layer.operands() == (layer.weight, layer.bias)
     assert pickle.loads(pickle.dumps(layer))._operands._held is None
+
+
+@pytest.mark.skipif(not linear._IN_BFLOAT16, reason="oneDNN has no bfloat16 on this processor")
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_packed_product_rounds_as_autocast_does(activation):
+    torch.manual_seed(0)
+    layer, x = Linear(48, 96), torch.randn(300, 48)
+    assert not packs(x, layer.weight), "in float32 that is too few rows"
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        assert packs(x, layer.weight) and packs(x.bfloat16(), layer.weight) and not packs(x[:200], layer.weight)
+        found = layer(x, activation)
+        assert found.dtype == torch.bfloat16 and torch.equal(layer(x.bfloat16(), activation), found)
+    rounded = (x.bfloat16().float(), layer.weight.bfloat16().float(), layer.bias.bfloat16().float())
+    torch.testing.assert_close(found.float(), ACTIVATIONS[activation](F.linear(*rounded)), atol=1e-3, rtol=2**-8)
 
 
 def test_autocast_in_training_sees_the_weight_itself():

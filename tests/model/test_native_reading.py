@@ -87,6 +87,18 @@ def test_the_layer_falls_back_on_the_plain_form() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-2)
 
 
+def test_rounded_products_around_it_leave_it_in_float32() -> None:
+    draw = torch.Generator().manual_seed(0)
+    layer, tables = RotaryAttention(256, 64), rotary_tables(256, 8, 8)
+    q, k = torch.randn(1, 64, 256, generator=draw), torch.randn(1, 3 * 64, 64, generator=draw)
+    with torch.no_grad():
+        expected = layer(q, k, k, tables)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert reads_natively(layer.q_proj(q), maps=3) and layer.q_proj(q).dtype == torch.bfloat16
+            found = layer(q, k, k, tables)
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.02)
+
+
 @pytest.mark.parametrize("openmp", [True, False])
 def test_threads_share_the_work(monkeypatch: pytest.MonkeyPatch, openmp: bool) -> None:
     """Those of PyTorch's OpenMP, or where that is not found, threads of our own."""
@@ -112,7 +124,7 @@ def test_where_it_is_used() -> None:
     q = torch.zeros(1, 64, 256)
     assert reads_natively(q, maps=2)
     assert not reads_natively(q, maps=1), "making the keys of one map is cheaper"
-    assert not reads_natively(q.bfloat16(), maps=2) and not reads_natively(q[:, :40], maps=2)
+    assert not reads_natively(q.double(), maps=2) and not reads_natively(q[:, :40], maps=2)
     with torch.enable_grad():
         assert not reads_natively(q, maps=2), "it knows no gradients"
 

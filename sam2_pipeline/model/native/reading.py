@@ -23,7 +23,7 @@ def reads_natively(q_NTD: Tensor, maps: int) -> bool:
     """Whether the kernel can do this, and pays."""
     return (
         q_NTD.device.type == "cpu"
-        and q_NTD.dtype == torch.float32
+        and q_NTD.dtype != torch.float64
         and maps >= _FEWEST_MAPS
         and math.isqrt(q_NTD.shape[1]) ** 2 == q_NTD.shape[1]
         and not torch.is_grad_enabled()
