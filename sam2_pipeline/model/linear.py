@@ -32,7 +32,8 @@ def rounded(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`F.linear`, with a cheaper gradient of the bias on a GPU."""
-    if bias is None or x.numel() < _FEWEST_SUMMED * x.shape[-1] or not learns_on_gpu(x):
+    # Whether it is training comes first: a compiler that looks on would take what is asked of a size for a law.
+    if bias is None or not learns_on_gpu(x) or x.numel() < _FEWEST_SUMMED * x.shape[-1]:
         return F.linear(x, weight, bias)
     return with_bias(F.linear(x, weight, bias.detach()), bias)
 
@@ -101,10 +102,11 @@ class MLP(nn.Module):
 
 def packs(x: Tensor, weight: Tensor) -> bool:
     """Whether a product of these goes the fast way."""
+    if not eager_on_cpu(x):
+        return False
     rounded_to = autocast_dtype(x)
     return (
-        eager_on_cpu(x)
-        and weight.dtype == torch.float32
+        weight.dtype == torch.float32
         and (x.dtype == torch.float32 if rounded_to is None else rounded_to == torch.bfloat16 and _IN_BFLOAT16)
         and x.numel() >= _FEWEST_ROWS[rounded_to] * x.shape[-1]
         and not torch.is_grad_enabled()
