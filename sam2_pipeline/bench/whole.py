@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sam2_pipeline.bench import scene
-from sam2_pipeline.bench.measure import HEIGHT, MEMORY_FULL, WIDTH, Result
+from sam2_pipeline.bench.measure import FRAMES_A_TURN, HEIGHT, MEMORY_FULL, WIDTH, Result
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.masklets.prompts import Prompt
 from sam2_pipeline.model.checkpoint import build_model, weights_sha256
@@ -93,25 +93,22 @@ def small_model(frames: int, name: str = SMALL_MODEL) -> Result:
     """Milliseconds a frame of our small model that follows one object, once its memory is full; random weights."""
     model = build_model(name)
     model.load_state_dict(scene.random_weights({key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}))
-    pictures = scene.moving_discs(frames + MEMORY_FULL, HEIGHT, WIDTH)
+    turns = -(-frames // FRAMES_A_TURN)
+    pictures = scene.moving_discs(FRAMES_A_TURN * turns + MEMORY_FULL, HEIGHT, WIDTH)
     click = scene.clicks(1, HEIGHT, WIDTH)
     walk = VideoSegmenter(model, TrackingOptions()).track(pictures, [Prompt(0, 0, click, np.array([1]))])
     result = Result(f"{name}, {model.config.image_size} pixels, 1 object", {name: []}, {name: []})
     for _ in islice(walk, MEMORY_FULL):
         pass
-    for wall, cpu in _timed(walk):
-        result.wall_ms[name].append(wall)
-        result.cpu_ms[name].append(cpu)
+    for _ in range(turns):
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in islice(walk, FRAMES_A_TURN):
+            pass
+        result.wall_ms[name].append((time.perf_counter() - wall) * 1e3 / FRAMES_A_TURN)
+        result.cpu_ms[name].append((time.process_time() - cpu) * 1e3 / FRAMES_A_TURN)
     rate = 1e3 / float(np.median(result.wall_ms[name])), 1e3 / float(np.median(result.cpu_ms[name]))
     result.agreement = f"{rate[0]:.1f} frames/s (per second of CPU time: {rate[1]:.1f}), {torch.get_num_threads()} threads"
     return result
-
-
-def _timed(walk: Iterator) -> Iterator[tuple[float, float]]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    for _ in walk:
-        yield (time.perf_counter() - wall) * 1e3, (time.process_time() - cpu) * 1e3
-        wall, cpu = time.perf_counter(), time.process_time()
 
 
 def describe_whole(results: Sequence[Result]) -> Iterator[str]:
