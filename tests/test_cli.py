@@ -13,6 +13,7 @@ import pytest
 from fakes import FakeFactory, write_clip
 
 from sam2_pipeline import cli
+from sam2_pipeline.model.checkpoint import EMBEDDED_WEIGHTS
 from sam2_pipeline.pipeline import prepare
 
 ROOT = Path(__file__).parent.parent
@@ -172,6 +173,18 @@ prepare.ModelFactory = lambda config: FakeFactory(delay_s=float(sys.argv[1]))
 if __name__ == "__main__":
     sys.exit(cli.main(sys.argv[2:]))
 """
+
+
+def test_a_run_that_finds_nothing_says_why(places, tmp_path, capsys):
+    settings = [f"generate.{name}" for name in ("pred_iou_thresh=0.999", "points_per_side=2", "crop_grids=[]")]
+    arguments = ["--ray", "off", "--image-size", "128", *(word for given in settings for word in ("--set", given))]
+    assert _main("run", *places, *arguments) == 0
+    said = capsys.readouterr().out
+    assert "0 masklets" in said and "no mask reached generate.pred_iou_thresh" in said and "--model sam2.1_hiera_tiny" in said
+    weights = str(EMBEDDED_WEIGHTS)
+    assert _main("run", places[0], str(tmp_path / "own"), "--checkpoint", weights, *arguments) == 0
+    said = capsys.readouterr().out
+    assert "no mask reached generate.pred_iou_thresh" in said and "sam2.1_hiera_tiny" not in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

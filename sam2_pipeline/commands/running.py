@@ -192,5 +192,17 @@ def _run(config: JobConfig, options: argparse.Namespace, *, retry_failed: bool =
         frames = f" on {summary.annotated_frames} frames"
         print(f"{summary.videos} videos: {summary.ok} ok, {summary.failed} failed; {summary.masklets} masklets{frames}")
         print(f"tables: videos, masklets and masks in {config.output}  ({format_duration(summary.wall_s_this_run)})")
+        if summary.ok and not summary.masklets and config.prompts.file is None:
+            print(_why_empty(config))
         list_failures(summary.failures)
     return summary.exit_code
+
+
+def _why_empty(config: JobConfig) -> str:
+    """What to do about automatic masklets of which there are none."""
+    from sam2_pipeline.model.config import EMBEDDED
+
+    found = "no masklets: no mask reached generate.pred_iou_thresh and generate.stability_score_thresh"
+    if config.model.name in (None, EMBEDDED.name) and config.model.checkpoint is None:
+        return f"{found}. The embedded model finds little in real videos; Meta's find more (--model sam2.1_hiera_tiny)"
+    return found
