@@ -180,11 +180,11 @@ def test_a_run_that_finds_nothing_says_why(places, tmp_path, capsys):
     arguments = ["--ray", "off", "--image-size", "128", *(word for given in settings for word in ("--set", given))]
     assert _main("run", *places, *arguments) == 0
     said = capsys.readouterr().out
-    assert "0 masklets" in said and "no mask reached generate.pred_iou_thresh" in said and "--model sam2.1_hiera_tiny" in said
+    assert "0 masklets" in said and "no mask passed the filters" in said and "--model sam2.1_hiera_tiny" in said
     weights = str(EMBEDDED_WEIGHTS)
     assert _main("run", places[0], str(tmp_path / "own"), "--checkpoint", weights, *arguments) == 0
     said = capsys.readouterr().out
-    assert "no mask reached generate.pred_iou_thresh" in said and "sam2.1_hiera_tiny" not in said
+    assert "no mask passed the filters" in said and "sam2.1_hiera_tiny" not in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -202,7 +202,7 @@ def _why_empty(config: JobConfig) -> str:
     """What to do about automatic masklets of which there are none."""
     from sam2_pipeline.model.config import EMBEDDED
 
-    found = "no masklets: no mask reached generate.pred_iou_thresh and generate.stability_score_thresh"
+    found = "no masklets: no mask passed the filters (generate.pred_iou_thresh, generate.stability_score_thresh, ...)"
     if config.model.name in (None, EMBEDDED.name) and config.model.checkpoint is None:
         return f"{found}. The embedded model finds little in real videos; Meta's find more (--model sam2.1_hiera_tiny)"
     return found

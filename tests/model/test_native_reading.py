@@ -4,11 +4,13 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from sam2_pipeline.model import memory_attention
 from sam2_pipeline.model.memory_attention import RotaryAttention
 from sam2_pipeline.model.native import library, reading
 from sam2_pipeline.model.native.reading import read_memory, reads_natively
@@ -87,15 +89,23 @@ def test_the_layer_falls_back_on_the_plain_form() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-2)
 
 
-def test_rounded_products_around_it_leave_it_in_float32() -> None:
+def test_rounded_products_around_it_leave_it_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+
+    def reading(*given: Any) -> Tensor:
+        taken.append((given[0].dtype, torch.is_autocast_enabled("cpu")))
+        return read_memory(*given)
+
+    monkeypatch.setattr(memory_attention, "read_memory", reading)
     draw = torch.Generator().manual_seed(0)
     layer, tables = RotaryAttention(256, 64), rotary_tables(256, 8, 8)
     q, k = torch.randn(1, 64, 256, generator=draw), torch.randn(1, 3 * 64, 64, generator=draw)
     with torch.no_grad():
         expected = layer(q, k, k, tables)
         with torch.autocast("cpu", torch.bfloat16):
-            assert reads_natively(layer.q_proj(q), maps=3) and layer.q_proj(q).dtype == torch.bfloat16
+            assert layer.q_proj(q).dtype == torch.bfloat16
             found = layer(q, k, k, tables)
+    assert taken == [(torch.float32, False)] * 2
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.02)
 
 

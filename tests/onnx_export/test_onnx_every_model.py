@@ -1,4 +1,4 @@
-"""Every configuration exports, and onnxruntime agrees with PyTorch on a picture and a video. Minutes each, so `-m scale`."""
+"""Every configuration exports (minutes each: `-m scale`), and onnxruntime agrees with PyTorch on a picture and a short video."""
 
 from pathlib import Path
 
