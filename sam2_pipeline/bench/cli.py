@@ -19,7 +19,7 @@ from rich.table import Table
 
 from sam2_pipeline.bench import peer
 from sam2_pipeline.bench.conditions import DTYPES, Conditions
-from sam2_pipeline.bench.contestants import Contestant, Ours
+from sam2_pipeline.bench.contestants import Contestant, Ours, OursInFloat32
 from sam2_pipeline.bench.measure import CPU, FULL, QUICK, Result, Sizes, measure
 from sam2_pipeline.bench.profiling import profiled
 from sam2_pipeline.bench.scene import random_weights
@@ -34,14 +34,16 @@ EXAMPLES = """examples:
   sam2-pipeline bench --objects 16 --image-size 512
   sam2-pipeline bench --model sam2.1_hiera_large --checkpoint sam2.1_hiera_large.pt
   sam2-pipeline bench --quick --peer onnxruntime
+  sam2-pipeline bench --quick --dtype bfloat16 --peer float32
   sam2-pipeline bench --device cuda --objects 1 16
 
 Where PyPI's sam2 is installed, both take turns in this process, on the same weights and inputs; the ratio is its time over
 ours, and exit status 1 means that the masks did not agree. Without --checkpoint the weights are random, from a fixed seed.
 
 On CUDA everybody's pictures are there beforehand, and clocks are read when the device has finished. bfloat16 is one autocast
-context around both, as in sam2's notebooks, and masks agree from IoU 0.95 (automatic ones 0.9), because random weights make its
-rounding grow; float32 is without TF32, and masks agree from IoU 0.999. Left out are the parts that only we can run."""
+context around both, as in sam2's notebooks (but on a CPU we leave it, and round what `run` rounds), and masks agree from IoU
+0.95 (automatic ones 0.9), because random weights make its rounding grow; float32 is without TF32, and masks agree from IoU
+0.999. Left out are the parts that only we can run."""
 CLOCKS = {"wall_ms": "wall", "cpu_ms": "CPU time"}
 WALL = {"wall_ms": "wall"}  # what counts where the CPU only gives orders
 
@@ -81,10 +83,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def chosen_contestants(options: argparse.Namespace, model: Sam2, console: Console) -> list[Contestant]:
     """We, and whom we are compared with."""
+    if options.peer == "float32":
+        return [Ours(model), OursInFloat32(model)]
     if options.peer == "onnxruntime":
         from sam2_pipeline.bench.onnx_peer import OnnxRuntime
 
         return [Ours(model), OnnxRuntime(model)]
+    if not peer.has(model.config.name):
+        console.print(f"Ours alone: PyPI's sam2 has no {model.config.name}", markup=False)
+        return [Ours(model)]
     if peer.is_installed():
         return [Ours(model), peer.PypiSam2(model)]
     console.print(f"Ours alone: PyPI's sam2 is not installed. To compare: {peer.HOW_TO_INSTALL}", markup=False)
@@ -116,7 +123,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", metavar="NAME", default="sam2.1_hiera_tiny", help="default: %(default)s")
     parser.add_argument("--checkpoint", metavar="URL", help="weights; default: random ones, always the same")
     parser.add_argument(
-        "--peer", choices=["sam2", "onnxruntime"], default="sam2", help="whom to compare with; default: sam2, if installed"
+        "--peer",
+        choices=["sam2", "onnxruntime", "float32"],
+        default="sam2",
+        help="whom to compare with; float32: this package in that precision; default: sam2, if installed",
     )
     parser.add_argument("--device", metavar="DEVICE", default="cpu", help="cpu, cuda or cuda:N; default: %(default)s")
     parser.add_argument(
@@ -140,6 +150,8 @@ def chosen_conditions(options: argparse.Namespace) -> Conditions:
     conditions = Conditions.chosen(options.device, options.dtype)
     if options.peer == "onnxruntime" and conditions != CPU:
         raise ConfigError(f"--peer onnxruntime runs on the CPU in float32, not with {conditions.device} and {conditions.dtype}")
+    if options.peer == "float32" and conditions.exact:
+        raise ConfigError("--peer float32 is what another precision is compared with: add --dtype bfloat16")
     if options.profile and conditions.on_cuda:
         raise ConfigError(f"--profile tells where CPU time goes; with --device {options.device} the work is elsewhere")
     return conditions

@@ -24,6 +24,11 @@ def is_installed() -> bool:
     return util.find_spec("sam2") is not None
 
 
+def has(model_name: str) -> bool:
+    """Whether it is one of the reference's models."""
+    return "_hiera_" in model_name
+
+
 class PypiSam2:
     """The reference with the weights of one of our models, on its device; the precision is what surrounds the calls."""
 

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from sam2_pipeline.bench import measure, scene
-from sam2_pipeline.bench.cli import main, make_model
+from sam2_pipeline.bench.cli import build_parser, chosen_contestants, main, make_model
 from sam2_pipeline.bench.conditions import Conditions
-from sam2_pipeline.bench.contestants import Ours
+from sam2_pipeline.bench.contestants import Ours, OursInFloat32
 from sam2_pipeline.bench.measure import Result, Sizes
 from sam2_pipeline.bench.profiling import profiled
 from sam2_pipeline.errors import ConfigError
@@ -132,6 +133,7 @@ def test_conditions_are_chosen_by_device(monkeypatch: pytest.MonkeyPatch) -> Non
         (["--device", "cuda", "--profile"], 1, "--profile tells where CPU time goes"),
         (["--device", "cuda", "--peer", "onnxruntime"], 1, "--peer onnxruntime runs on the CPU in float32"),
         (["--dtype", "bfloat16", "--peer", "onnxruntime"], 0, "not with cpu and torch.bfloat16"),
+        (["--peer", "float32"], 0, "--peer float32 is what another precision is compared with: add --dtype bfloat16"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(
@@ -155,6 +157,47 @@ def test_bfloat16_surrounds_everyone_and_ends() -> None:
         [encoder, *_] = measure.measure([Ours(model), Listening(model)], TINY, conditions=BFLOAT16)
     assert encoder.agrees and seen and all(seen)
     assert not torch.is_autocast_enabled("cpu")
+
+
+def rounding(contestant: Ours) -> dict[str, set[bool]]:
+    """Whether autocast was on in the image encoder and in the mask decoder, while the contestant tracks."""
+    seen: dict[str, set[bool]] = {"trunk": set(), "transformer": set()}
+    parts = {"trunk": contestant.model.image_encoder.trunk, "transformer": contestant.model.sam_mask_decoder.transformer}
+    hooks = [
+        part.register_forward_pre_hook(lambda *_, name=name: seen[name].add(torch.is_autocast_enabled("cpu")))
+        for name, part in parts.items()
+    ]
+    pictures = torch.zeros(2, 3, 128, 128).uniform_(-2, 2, generator=torch.Generator().manual_seed(0))
+    with BFLOAT16.applied():
+        for _ in contestant.track(pictures, np.array([[40.0, 50.0]]), 96, 128):
+            assert torch.is_autocast_enabled("cpu"), "between its turns all is as others want it"
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def test_on_a_cpu_we_round_what_other_commands_round() -> None:
+    """Not the mask decoder, see `Sam2.precision`: with it, the bench would time what nobody runs."""
+    model = make_model("sam2.1_hiera_tiny", None, 128, BFLOAT16)
+    assert rounding(Ours(model)) == {"trunk": {True}, "transformer": {False}}
+    exact = OursInFloat32(model)
+    assert rounding(exact) == {"trunk": {False}, "transformer": {False}}
+    [encoder, tracking, *_] = measure.measure([Ours(model), exact], TINY, conditions=BFLOAT16)
+    assert encoder.agrees and tracking.agrees and "relative difference 0.0" not in encoder.agreement
+
+
+def test_whom_the_bench_compares_with(model: Sam2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sam2_pipeline.bench.peer.is_installed", lambda: True)
+    monkeypatch.setattr("sam2_pipeline.bench.peer.PypiSam2", lambda ours: SimpleNamespace(name=f"sam2 of {ours.config.name}"))
+    console = Console(record=True)
+
+    def names(model: Sam2, *options: str) -> list[str]:
+        return [c.name for c in chosen_contestants(build_parser().parse_args(options), model, console)]
+
+    assert names(model) == ["sam2_pipeline", "sam2 of sam2.1_hiera_tiny"]
+    assert names(model, "--peer", "float32") == ["sam2_pipeline", "in float32"]
+    assert names(make_model("sam2_pipeline_small", None, 128)) == ["sam2_pipeline"]
+    assert "PyPI's sam2 has no sam2_pipeline_small" in console.export_text()
 
 
 def test_float32_is_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
