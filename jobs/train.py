@@ -25,13 +25,16 @@ def work(settings: dict) -> None:
     import ray.train.torch
     import torch
 
-    from sam2_pipeline.training.show import reporting
+    from sam2_pipeline.training.show import announce, reporting
     from sam2_pipeline.training.trainer import train
 
     device = ray.train.torch.get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    with reporting(quiet=ray.train.get_context().get_world_rank() > 0) as report:
+    first = ray.train.get_context().get_world_rank() == 0
+    if first:
+        announce(settings["config"])
+    with reporting(quiet=not first) as report:
         train(settings["config"], report)
 
 
@@ -74,6 +77,7 @@ def main() -> int:
 
 def from_here(config: "TrainConfig") -> "TrainConfig":
     """The same with absolute paths: workers run in directories of their own."""
+    from sam2_pipeline.training.settings import PRETRAINED
 
     def absolute(path: str | None) -> str | None:
         return path if path is None or "://" in path else str(Path(path).expanduser().absolute())
@@ -81,7 +85,9 @@ def from_here(config: "TrainConfig") -> "TrainConfig":
     def placed(data: dict[str, Any]) -> dict[str, Any]:
         return data | {name: absolute(data[name]) for name in ("root", "pictures") if name in data}
 
-    model = replace(config.model, checkpoint=absolute(config.model.checkpoint), teacher=absolute(config.model.teacher))
+    weights = config.model.checkpoint
+    weights = weights if weights == PRETRAINED else absolute(weights)
+    model = replace(config.model, checkpoint=weights, teacher=absolute(config.model.teacher))
     data = replace(config.data, root=absolute(config.data.root), pictures=absolute(config.data.pictures))
     stages = tuple(stage | {"data": placed(stage["data"])} if stage.get("data") else stage for stage in config.stages)
     return replace(config, model=model, data=data, stages=stages)

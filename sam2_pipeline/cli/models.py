@@ -164,13 +164,15 @@ def add_train(verbs: Any) -> None:
         "train",
         models.train,
         "train a model on synthetic scenes, SA-V or DAVIS-like folders, or on masklets",
-        """Run again, it continues: whatever stopped it, it goes on from the last checkpoint. In the output folder: log.csv,
+        """Begins with the weights that the model comes with, unless model.checkpoint names others or is null (random ones).
+Run again, it continues: whatever stopped it, it goes on from the last checkpoint. In the output folder: log.csv,
 pictures/ of predictions, checkpoint.pt, and at the end weights.safetensors, for --checkpoint and load_model.
 
 examples:
   sam2-pipeline train --config configs/train_synthetic.yaml --output training/
+  sam2-pipeline train --config configs/fine_tune.yaml --output tuned/ --set data.kind=davis --set data.root=DAVIS
   sam2-pipeline train --output tuned/ --set data.kind=davis --set data.root=DAVIS --set model.name=sam2.1_hiera_tiny \\
-      --set model.checkpoint=sam2.1_hiera_tiny.pt --set 'model.freeze=[image_encoder]' --set optim.lr=5e-6
+      --set 'model.freeze=[image_encoder]' --set optim.lr=5e-6 --set optim.trunk_lr=3e-6
 
 exit status: 0 trained to the end; 1 stopped (no disk, the loss is no number); 2 bad settings or data; 130 interrupted""",
         resumes=True,

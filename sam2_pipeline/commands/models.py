@@ -63,11 +63,13 @@ def _evaluate_masks(options: argparse.Namespace) -> Any:
 
 def train(options: argparse.Namespace) -> int:
     from sam2_pipeline.training.settings import TrainConfig
-    from sam2_pipeline.training.show import reporting
+    from sam2_pipeline.training.show import announce, reporting
     from sam2_pipeline.training.trainer import train
 
     output = [] if options.output is None else [f"run.output={json.dumps(options.output)}"]
     config = TrainConfig.load(options.config, [*options.set, *output])
+    if not options.quiet:
+        announce(config)
     with reporting(options.quiet) as report:
         weights = train(config, report)
     if not options.quiet:

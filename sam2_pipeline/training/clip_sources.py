@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.random import Generator, default_rng
 from PIL import Image
 
@@ -40,7 +41,7 @@ def open_clips(data: DataSection) -> ClipSource:
         return SyntheticClips(data)
     assert data.root is not None, "checked by the settings"
     if data.kind == "tables":
-        return TableClips(data.root, data.size)
+        return TableClips(data.root, data.size, data.only)
     root = Path(data.root).expanduser()
     if not root.is_dir():
         raise ConfigError(f"data.root {data.root} is not a folder")
@@ -140,21 +141,30 @@ class SavClips(AnnotatedVideos):
 
 
 class TableClips(AnnotatedVideos):
-    """The output of `sam2-pipeline run`: what a model made teaches the next one. The videos must still be where they were."""
+    """The output of `sam2-pipeline run`: what a model made teaches the next one. The videos must still be where they were.
 
-    def __init__(self, url: str, size: int) -> None:
+    With ``only``, masklets of these verdicts: a person's if there is one, else the judge's.
+    """
+
+    def __init__(self, url: str, size: int, only: Sequence[str] = ()) -> None:
         self.size, self.tables = size, MaskletDataset(url)
-        rows = self.tables.videos(columns=["video_id", "uri", "masklet_count"]).to_pylist()
-        self.videos = [(row["video_id"], row["uri"]) for row in rows if row["masklet_count"]]
+        masklets: dict[str, list[int]] = {}
+        for row in self.tables.masklets(columns=["video_id", "masklet_id", "verdict"], reviewed=True).to_pylist():
+            if not only or (row["review"] or row["verdict"]) in only:
+                masklets.setdefault(row["video_id"], []).append(row["masklet_id"])
+        rows = self.tables.videos(columns=["video_id", "uri"]).to_pylist()
+        self.videos = [(row["video_id"], row["uri"], masklets[row["video_id"]]) for row in rows if row["video_id"] in masklets]
         if not self.videos:
-            raise ConfigError(f"{url} holds no masklets to learn from")
+            verdicts = f"with the verdict {' or '.join(only)} " if only else ""
+            raise ConfigError(f"{url} holds no masklets {verdicts}to learn from")
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def annotation(self, index: int) -> Annotated:
-        video_id, uri = self.videos[index]
-        rows = self.tables.masks(video_id, columns=["frame_index", "rle"]).to_pylist()  # by masklet, then by frame
+        video_id, uri, masklet_ids = self.videos[index]
+        wanted = pc.field("masklet_id").isin(masklet_ids)
+        rows = self.tables.masks(video_id, columns=["frame_index", "rle"], filter=wanted).to_pylist()  # by masklet, then by frame
         frames: dict[int, list[Rle]] = {}
         for row in rows:
             frames.setdefault(row["frame_index"], []).append(Rle.from_coco(row["rle"]))

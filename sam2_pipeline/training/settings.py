@@ -8,22 +8,25 @@ from typing import Any, ClassVar, Literal
 import yaml
 
 from sam2_pipeline.errors import ConfigError
+from sam2_pipeline.io.verdicts import WORDS
 from sam2_pipeline.model.config import ModelConfig, find_config
 from sam2_pipeline.settings import Settings, build, convert, parse_override, put, setting, to_plain
 
+PRETRAINED = "pretrained"
 FREEZABLE = ("image_encoder", "memory", "decoder", "prompt_encoder")
 
 
 @dataclass(frozen=True)
 class ModelSection(Settings):
-    """Which network, and what it starts from: a checkpoint (a path or URL), or random weights. ``freeze`` names groups of
+    """Which network, and what it starts from: ``pretrained`` is the weights that `load_model` gives it, for the official models
+    Meta's, which are downloaded; else a checkpoint (a path or URL), or null for random weights. ``freeze`` names groups of
     parameters that stay as they are: image_encoder (all that is done once for a picture), memory, decoder, prompt_encoder.
     ``teacher`` is what an earlier run with ``loss.pixels`` left beside its weights (``teacher.safetensors``); without it, that
     teacher begins anew."""
 
     path: ClassVar[str] = "model"
     name: str = "sam2_pipeline_small"
-    checkpoint: str | None = None
+    checkpoint: str | None = PRETRAINED
     teacher: str | None = None
     freeze: tuple[str, ...] = ()
 
@@ -53,6 +56,7 @@ class DataSection(Settings):
     learn faster than processors can draw or decode. Without ``augment`` nothing is varied, and an image encoder that is frozen
     looks at a picture once.
     Half of the clips are cut out of what the camera saw, enlarged by up to ``zoom``.
+    ``only``: of tables, masklets of these verdicts, such as [accept]; a person's counts before the judge's.
     ``max_stride``: largest distance, in annotated frames, between neighbours of a clip. ``min_area``: share of its
     first frame that an object must cover.
     """
@@ -60,6 +64,7 @@ class DataSection(Settings):
     path: ClassVar[str] = "data"
     kind: Literal["synthetic", "sav", "davis", "tables"] = "synthetic"
     root: str | None = None
+    only: tuple[str, ...] = ()
     first_seed: int = setting(1_000_000, low=0)
     num_scenes: int = setting(1_000_000, low=1)
     views: int = setting(1, low=1)
@@ -85,6 +90,11 @@ class DataSection(Settings):
             raise ConfigError(f"data.root is {self.root!r}, expected {'none' if self.root else 'a folder'} for {self.kind} data")
         if self.views > 1 and self.kind != "synthetic":
             raise ConfigError(f"data.views is {self.views}, expected 1 for {self.kind} data")
+        if self.only and self.kind != "tables":
+            raise ConfigError(f"data.only is {list(self.only)}, expected none for {self.kind} data: verdicts are in tables")
+        for word in self.only:
+            if word not in WORDS:
+                raise ConfigError(f"data.only holds {word!r}, expected some of {', '.join(WORDS)}")
         for size in self.image_sizes:
             if size < 128 or size % 32:
                 raise ConfigError(f"data.image_sizes holds {size}, expected multiples of 32 from 128 on")

@@ -27,7 +27,7 @@ from sam2_pipeline.training.loading import Batch, Material, materials
 from sam2_pipeline.training.optimizer import SlowCopy, freeze, make_optimizer, set_learning_rate
 from sam2_pipeline.training.saving import Reached, load_teacher, resume, save, save_weights, write_whole
 from sam2_pipeline.training.schedule import Schedule
-from sam2_pipeline.training.settings import TrainConfig
+from sam2_pipeline.training.settings import PRETRAINED, TrainConfig
 
 _LOST_IN_A_ROW = 5  # steps without a finite gradient after which there is no hope
 
@@ -235,12 +235,13 @@ def check_workers(config: TrainConfig, workers: int) -> None:
 
 
 def start_model(config: TrainConfig) -> Sam2:
-    """The model as training finds it: from a checkpoint, or random from the seed."""
+    """The model as training finds it: with weights of its own or those of a checkpoint, or random from the seed."""
     device = torch.device(config.run.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     halved = device.type == "cuda" if config.run.bfloat16 is None else config.run.bfloat16
     dtype = torch.bfloat16 if halved else torch.float32
     if config.model.checkpoint is not None:
-        return load_model(config.model.name, checkpoint=config.model.checkpoint, device=device, dtype=dtype).train()
+        given = None if config.model.checkpoint == PRETRAINED else config.model.checkpoint
+        return load_model(config.model.name, checkpoint=given, device=device, dtype=dtype).train()
     before = torch.random.get_rng_state()
     torch.manual_seed(config.run.seed)
     model = build_model(config.model.name, device=device, dtype=dtype).train()

@@ -184,7 +184,8 @@ def test_a_step_of_training_in_bfloat16(tmp_path: Path) -> None:
     from sam2_pipeline.training.trainer import train
 
     settings = (
-        "data.batch=2", "data.size=96", "data.image_sizes=[128]", "data.loaders=0", "data.num_scenes=6", "data.frames=3",
+        "model.checkpoint=null", "data.batch=2", "data.size=96", "data.image_sizes=[128]", "data.loaders=0", "data.num_scenes=6",
+        "data.frames=3",
         "data.max_stride=1", "data.objects=2", "prompts.corrections=1", "optim.steps=1", "optim.warmup=0", "run.log_every=1",
         f"run.device={DEVICE}", "run.bfloat16=true", f"run.output={tmp_path}",
     )  # fmt: skip
@@ -235,9 +236,10 @@ def test_recorded_steps_learn_as_others_do(tmp_path: Path, kind: str) -> None:
     from sam2_pipeline.training.trainer import Trainer
 
     settings = (
-        "data.batch=4", "data.size=96", "data.image_sizes=[128]", "data.loaders=0", "data.frames=1", "data.objects=2",
-        "prompts={mask: 0.0, box: 0.0, corrections: 1}", "loss.pixels=0.5", "loss.stride=2", f"optim.kind={kind}",
-        "optim.steps=5", "optim.warmup=2", "run.log_every=1", "run.cuda_graphs=true", f"run.device={DEVICE}",
+        "model.checkpoint=null", "data.batch=4", "data.size=96", "data.image_sizes=[128]", "data.loaders=0", "data.frames=1",
+        "data.objects=2", "prompts={mask: 0.0, box: 0.0, corrections: 1}", "loss.pixels=0.5", "loss.stride=2",
+        f"optim.kind={kind}", "optim.steps=5", "optim.warmup=2", "run.log_every=1", "run.cuda_graphs=true",
+        f"run.device={DEVICE}",
     )  # fmt: skip
     found = []
     for recorded in (True, False):

@@ -15,9 +15,11 @@ from sam2_pipeline.errors import CheckpointError, ConfigError, PipelineError
 from sam2_pipeline.model.checkpoint import build_model, load_model
 from sam2_pipeline.training import trainer
 from sam2_pipeline.training.settings import TrainConfig
+from sam2_pipeline.training.show import announce
 from sam2_pipeline.training.trainer import Progress, train
 
 TINY = (
+    "model.checkpoint=null",
     "data.batch=2", "data.size=96", "data.image_sizes=[128]", "data.loaders=0", "data.num_scenes=6", "data.frames=3",
     "data.max_stride=1", "data.objects=2", "prompts.corrections=1", "optim.steps=6", "optim.warmup=2", "run.log_every=1",
     "run.save_every=2", "run.pictures_every=3",
@@ -91,6 +93,39 @@ def test_the_weights_can_be_loaded_and_started_from(tmp_path):
     then = load_model("sam2_pipeline_small", checkpoint=train(config(tmp_path / "b", *again)), device="cpu")
     assert torch.equal(loaded.no_mem_embed, then.no_mem_embed)
     assert not torch.equal(loaded.sam_mask_decoder.mask_tokens.weight, then.sam_mask_decoder.mask_tokens.weight)
+
+
+def test_training_begins_with_the_models_own_weights(tmp_path, monkeypatch):
+    """A model trained on from random weights by mistake would take days to be noticed."""
+    assert TrainConfig().model.checkpoint == "pretrained"
+    started = trainer.start_model(config(tmp_path, "model.checkpoint=pretrained"))
+    own = load_model("sam2_pipeline_small", device="cpu").state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in started.state_dict().items())
+    random = trainer.start_model(config(tmp_path, "model.checkpoint=null")).state_dict()
+    assert not torch.equal(random["no_mem_embed"], own["no_mem_embed"])
+    asked = []
+    monkeypatch.setattr(
+        trainer, "load_model", lambda name, **options: (asked.append((name, options["checkpoint"])), build_model(name))[1]
+    )
+    trainer.start_model(config(tmp_path, "model.checkpoint=pretrained", "model.name=sam2.1_hiera_tiny"))
+    assert asked == [("sam2.1_hiera_tiny", None)], "an official model's are downloaded"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ((), "sam2_pipeline_small from its pretrained weights, on synthetic scenes"),
+        (
+            ("model.checkpoint=null", "model.freeze=[decoder]"),
+            "sam2_pipeline_small from random weights, decoder frozen, on synthetic",
+        ),
+        (("model.name=sam2.1_hiera_tiny",), "optim.lr is 0.0005: Meta fine-tuned these weights with 5e-6"),
+        (("model.checkpoint=a.pt", "data.kind=davis", "data.root=DAVIS"), "sam2_pipeline_small from a.pt, on davis in DAVIS"),
+    ],
+)
+def test_a_run_says_what_it_starts_from(overrides, said, capsys):
+    announce(TrainConfig.load(None, overrides))
+    assert said in capsys.readouterr().err
 
 
 def test_a_frozen_image_encoder_looks_at_a_picture_once(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from videos import write_video
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import ConfigError, VideoError
 from sam2_pipeline.io.dataset import MaskletDataset
+from sam2_pipeline.io.verdicts import Verdict, write_verdicts
 from sam2_pipeline.masklets.rle import decode, encode, thin_out
 from sam2_pipeline.model.checkpoint import build_model
 from sam2_pipeline.model.conventions import BACKGROUND, OBJECT
@@ -43,7 +44,10 @@ from sam2_pipeline.training.steps import Stream, plan_step
 from sam2_pipeline.training.synthetic import make_scene
 from sam2_pipeline.training.trainer import start_model
 
-SMALL = ("data.batch=2", "data.size=96", "data.image_sizes=[128]", "data.loaders=0", "data.num_scenes=4", "data.frames=3")
+SMALL = (
+    "model.checkpoint=null", "data.batch=2", "data.size=96", "data.image_sizes=[128]", "data.loaders=0", "data.num_scenes=4",
+    "data.frames=3",
+)  # fmt: skip
 
 
 def config(*overrides: str) -> TrainConfig:
@@ -62,6 +66,8 @@ def config(*overrides: str) -> TrainConfig:
         ("data.views=2 data.kind=davis data.root=here", "data.views is 2, expected 1 for davis data"),
         ("data.root=here", "data.root is 'here', expected none for synthetic data"),
         ("data.image_sizes=[130]", "multiples of 32"),
+        ("data.only=[accept]", "data.only is ['accept'], expected none for synthetic data: verdicts are in tables"),
+        ("data.kind=tables data.root=out data.only=[good]", "data.only holds 'good', expected some of accept, reject, refine"),
         ("prompts.given=false", "prompts.given is false and loss.pixels 0, expected something to learn from"),
         ("model.teacher=teacher.safetensors", "and loss.pixels 0, expected a weight for what it teaches"),
         ("prompts.mask=0.9", "expected at most 1"),
@@ -73,7 +79,7 @@ def test_wrong_settings_are_named(override, message):
         TrainConfig.load(None, override.split())
 
 
-@pytest.mark.parametrize("name", ["train_synthetic", "train_further", "train_memory", "train_cpu", "train_decoder"])
+@pytest.mark.parametrize("name", ["train_synthetic", "train_further", "train_memory", "train_cpu", "train_decoder", "fine_tune"])
 def test_the_shipped_settings_are_valid(request, name):
     loaded = TrainConfig.load(str(request.config.rootpath / "configs" / f"{name}.yaml"))
     assert loaded.model.config.image_size == 288
@@ -182,6 +188,27 @@ def test_our_own_tables(tmp_path):
     truth = np.stack([[thin_out(decode(frame.rle), (96, 96)) for frame in one.frames] for one in masklets], axis=1)
     assert clip.frames_THWC.shape == (6, 96, 96, 3) and len(masklets) == 2
     assert np.array_equal(clip.masks_TNHW, truth) or np.array_equal(clip.masks_TNHW[::-1], truth)
+
+
+def test_tables_teach_what_was_accepted(tmp_path):
+    """The judge's word on one masklet, a person's on the other; what nobody accepted is left out."""
+    write_clip(tmp_path / "in" / "a.mp4", frames=6, height=64, width=96)
+    places = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out"), "ray.address": "off"}
+    run_job(JobConfig.load(options=places), factory=FakeFactory(), reporter=Reporter("quiet"))
+    dataset = MaskletDataset(tmp_path / "out")
+    [first, second] = (masklet.masklet_id for masklet in dataset)
+
+    def learnt(*words: str) -> np.ndarray:
+        clips = open_clips(config("data.kind=tables", f"data.root={tmp_path / 'out'}", f"data.only=[{', '.join(words)}]").data)
+        return clips.read(0, ClipRequest(6, objects=9), default_rng(3)).masks_TNHW
+
+    with pytest.raises(ConfigError, match="holds no masklets with the verdict accept or refine to learn from"):
+        learnt("accept", "refine")
+    write_verdicts(dataset.storage, [Verdict("a", first, "reject", "somebody"), Verdict("a", second, "accept", "somebody")])
+    accepted = np.stack([thin_out(decode(frame.rle), (96, 96)) for frame in dataset.masklet("a", second).frames])
+    clip = learnt("accept")
+    assert clip.shape[1] == 1 and (np.array_equal(clip[:, 0], accepted) or np.array_equal(clip[::-1, 0], accepted))
+    assert learnt("accept", "reject").shape[1] == learnt().shape[1] == 2
 
 
 @pytest.mark.parametrize("source", [SavClips, DavisClips])

@@ -16,6 +16,7 @@ from sam2_pipeline.training.trainer import train
 
 ROOT = Path(__file__).parent.parent.parent
 SETTINGS = (
+    "model.checkpoint=null",
     "data.batch=2", "data.size=96", "data.image_sizes=[128]", "data.loaders=0", "data.num_scenes=6", "data.frames=3",
     "data.max_stride=1", "data.objects=3", "prompts.corrections=1", "optim.steps=3", "optim.warmup=2", "optim.lr=1e-4",
     "optim.trunk_lr=1e-4", "run.log_every=1", "run.save_every=2",
@@ -81,6 +82,7 @@ def test_workers_find_what_was_named_from_here(monkeypatch, tmp_path):
     assert (here.model.checkpoint, here.data.root) == (str(tmp_path / "weights.pt"), str(tmp_path / "videos"))
     assert here.model.teacher == str(tmp_path / "t.safetensors")
     assert here.data.pictures is None
+    assert job["from_here"](TrainConfig()).model.checkpoint == "pretrained", "which is no path"
     far = job["from_here"](TrainConfig.load(None, ["model.checkpoint=s3://bucket/weights.pt"]))
     assert far.model.checkpoint == "s3://bucket/weights.pt"
     stages = "stages=[{share: 0.5, data: {pictures: photos, batch: 4}}, {share: 0.5, prompts: {mask: 0.2}}]"
