@@ -228,6 +228,21 @@ def test_who_is_interrupted_is_told_to_resume_where_that_can_be(module, function
     assert said.endswith(f"interrupted{'; what is committed stays, run the same command again to resume' if advised else ''}\n")
 
 
+def test_what_fails_because_of_a_signal_is_an_interrupt(monkeypatch, capsys):
+    """As loaders of training do, which a signal to the whole group of processes (scancel, timeout) ends as well."""
+
+    def losing_its_loaders(options):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        finally:
+            raise RuntimeError("DataLoader worker is killed by signal: Terminated.")
+
+    monkeypatch.setattr("sam2_pipeline.commands.models.train", losing_its_loaders)
+    assert _main("train", "--output", "out") == 130
+    assert capsys.readouterr().err.endswith("run the same command again to resume\n")
+
+
 def test_an_interrupt_that_a_library_swallows_is_not_lost(places, stand_in, monkeypatch, capsys):
     """As fsspec's ``exists`` does, which catches everything."""
     from sam2_pipeline.io.storage import Storage

@@ -14,7 +14,8 @@ _farewells: list[Callable[[], None]] = []
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within the block, SIGTERM raises KeyboardInterrupt as SIGINT does, and `check` repeats what may have been lost.
+    """Within the block, SIGTERM raises KeyboardInterrupt as SIGINT does, and `check` repeats what may have been lost. So does an
+    error that comes after it: processes that work for this one may have had the signal, too.
 
     A SIGINT that is ignored (a background job of a shell) stays ignored. In another thread than the main one, does nothing.
     """
@@ -26,6 +27,9 @@ def interruptible() -> Iterator[None]:
     before = {number: signal.signal(number, _interrupt) for number in numbers}
     try:
         yield
+    except Exception:
+        check()
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
