@@ -86,7 +86,8 @@ def from_here(config: "TrainConfig") -> "TrainConfig":
         return data | {name: absolute(data[name]) for name in ("root", "pictures") if name in data}
 
     weights = config.model.checkpoint
-    weights = weights if weights == PRETRAINED else absolute(weights)
+    if weights != PRETRAINED:
+        weights = absolute(weights)
     model = replace(config.model, checkpoint=weights, teacher=absolute(config.model.teacher))
     data = replace(config.data, root=absolute(config.data.root), pictures=absolute(config.data.pictures))
     stages = tuple(stage | {"data": placed(stage["data"])} if stage.get("data") else stage for stage in config.stages)

@@ -42,8 +42,8 @@ ours, and exit status 1 means that the masks did not agree. Without --checkpoint
 
 On CUDA everybody's pictures are there beforehand, and clocks are read when the device has finished. bfloat16 is one autocast
 context around both, as in sam2's notebooks (but on a CPU we leave it, and round what `run` rounds), and masks agree from IoU
-0.95 (automatic ones 0.9), because random weights make its rounding grow; float32 is without TF32, and masks agree from IoU
-0.999. Left out are the parts that only we can run."""
+0.95 (automatic ones 0.9), because random weights make its rounding grow; --dtype float32 is without TF32, and masks agree
+from IoU 0.999. Left out are the parts that only we can run."""
 CLOCKS = {"wall_ms": "wall", "cpu_ms": "CPU time"}
 WALL = {"wall_ms": "wall"}  # what counts where the CPU only gives orders
 

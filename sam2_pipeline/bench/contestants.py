@@ -93,7 +93,8 @@ class Ours:
 
 
 class OursInFloat32(Ours):
-    """The same model in float32, whatever surrounds it: what another precision is compared with."""
+    """The same model in float32, whatever surrounds it: what another precision is compared with. On CUDA as PyTorch has it by
+    default, which is with TF32 in convolutions."""
 
     name = "in float32"
 

@@ -14,8 +14,8 @@ _farewells: list[Callable[[], None]] = []
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within the block, SIGTERM raises KeyboardInterrupt as SIGINT does, and `check` repeats what may have been lost. So does an
-    error that comes after it: processes that work for this one may have had the signal, too.
+    """Within the block, SIGTERM raises KeyboardInterrupt as SIGINT does, and `check` repeats what may have been lost. An error
+    that ends the block after a signal counts as the interrupt: processes that work for this one may have had the signal, too.
 
     A SIGINT that is ignored (a background job of a shell) stays ignored. In another thread than the main one, does nothing.
     """

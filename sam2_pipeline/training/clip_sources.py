@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.random import Generator, default_rng
 from PIL import Image
@@ -148,12 +149,14 @@ class TableClips(AnnotatedVideos):
 
     def __init__(self, url: str, size: int, only: Sequence[str] = ()) -> None:
         self.size, self.tables = size, MaskletDataset(url)
+        rows = self.tables.masklets(columns=["video_id", "masklet_id", "verdict"], reviewed=bool(only))
+        if only:
+            rows = rows.filter(pc.is_in(pc.coalesce(rows["review"], rows["verdict"]), value_set=pa.array(only)))
         masklets: dict[str, list[int]] = {}
-        for row in self.tables.masklets(columns=["video_id", "masklet_id", "verdict"], reviewed=True).to_pylist():
-            if not only or (row["review"] or row["verdict"]) in only:
-                masklets.setdefault(row["video_id"], []).append(row["masklet_id"])
-        rows = self.tables.videos(columns=["video_id", "uri"]).to_pylist()
-        self.videos = [(row["video_id"], row["uri"], masklets[row["video_id"]]) for row in rows if row["video_id"] in masklets]
+        for video_id, masklet_id in zip(rows["video_id"].to_pylist(), rows["masklet_id"].to_pylist()):
+            masklets.setdefault(video_id, []).append(masklet_id)
+        videos = self.tables.videos(columns=["video_id", "uri"]).to_pylist()
+        self.videos = [(row["video_id"], row["uri"], masklets[row["video_id"]]) for row in videos if row["video_id"] in masklets]
         if not self.videos:
             verdicts = f"with the verdict {' or '.join(only)} " if only else ""
             raise ConfigError(f"{url} holds no masklets {verdicts}to learn from")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fakes import FakeFactory, write_clip
+from mask_forms import disc, write_tables
 from numpy.random import default_rng
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,6 +22,7 @@ from sam2_pipeline.errors import ConfigError, VideoError
 from sam2_pipeline.io.dataset import MaskletDataset
 from sam2_pipeline.io.verdicts import Verdict, write_verdicts
 from sam2_pipeline.masklets.rle import decode, encode, thin_out
+from sam2_pipeline.masklets.verdict import Judgement
 from sam2_pipeline.model.checkpoint import build_model
 from sam2_pipeline.model.conventions import BACKGROUND, OBJECT
 from sam2_pipeline.model.image_encoder import FrameFeatures
@@ -30,7 +32,7 @@ from sam2_pipeline.pipeline.progress import Reporter
 from sam2_pipeline.training import clicks, clip_sources, schedule
 from sam2_pipeline.training.augment import Variation, cut_out, draw_variation, square_clip, vary
 from sam2_pipeline.training.clip_forward import ClipLearner
-from sam2_pipeline.training.clip_sources import DavisClips, SavClips, open_clips, read_sav
+from sam2_pipeline.training.clip_sources import DavisClips, SavClips, TableClips, open_clips, read_sav
 from sam2_pipeline.training.clips import Clip, ClipRequest, choose_frames, choose_objects
 from sam2_pipeline.training.decoding import Candidates
 from sam2_pipeline.training.loading import Batch, Examples, Material, materials
@@ -191,24 +193,28 @@ def test_our_own_tables(tmp_path):
 
 
 def test_tables_teach_what_was_accepted(tmp_path):
-    """The judge's word on one masklet, a person's on the other; what nobody accepted is left out."""
-    write_clip(tmp_path / "in" / "a.mp4", frames=6, height=64, width=96)
-    places = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out"), "ray.address": "off"}
-    run_job(JobConfig.load(options=places), factory=FakeFactory(), reporter=Reporter("quiet"))
-    dataset = MaskletDataset(tmp_path / "out")
-    [first, second] = (masklet.masklet_id for masklet in dataset)
+    """By a person, who overrules the judge in both directions here, or else by the judge."""
+    masks = {"a": {n: {f: disc(6, 4 + 7 * n, 3) for f in range(3)} for n in range(4)}}
+    judged = {
+        0: Judgement(1, 1, "accept"),
+        1: Judgement(0, 0, "reject"),
+        2: Judgement(1, 1, "accept"),
+        3: Judgement(1, 0, "refine"),
+    }
+    dataset = MaskletDataset(write_tables(tmp_path / "judged", masks, "auto", facts={"uri": "a.mp4"}, judgements=judged))
+    write_verdicts(dataset.storage, [Verdict("a", 1, "accept", "somebody"), Verdict("a", 2, "reject", "somebody")])
 
-    def learnt(*words: str) -> np.ndarray:
-        clips = open_clips(config("data.kind=tables", f"data.root={tmp_path / 'out'}", f"data.only=[{', '.join(words)}]").data)
-        return clips.read(0, ClipRequest(6, objects=9), default_rng(3)).masks_TNHW
+    def learnt(*words: str) -> list[int]:
+        [video] = range(len(clips := TableClips(str(tmp_path / "judged"), 96, words)))
+        known = {masklet.frames[0].rle: masklet.masklet_id for masklet in dataset}
+        return [known[rle] for rle in clips.annotation(video).masks[0]]
 
+    assert learnt("accept") == [0, 1] and learnt("reject") == [2] and learnt("reject", "refine") == [2, 3]
+    assert learnt() == [0, 1, 2, 3]
+    unjudged = write_tables(tmp_path / "unjudged", masks, "auto", facts={"uri": "a.mp4"})
+    settings = config("data.kind=tables", f"data.root={unjudged}", "data.only=[accept, refine]")
     with pytest.raises(ConfigError, match="holds no masklets with the verdict accept or refine to learn from"):
-        learnt("accept", "refine")
-    write_verdicts(dataset.storage, [Verdict("a", first, "reject", "somebody"), Verdict("a", second, "accept", "somebody")])
-    accepted = np.stack([thin_out(decode(frame.rle), (96, 96)) for frame in dataset.masklet("a", second).frames])
-    clip = learnt("accept")
-    assert clip.shape[1] == 1 and (np.array_equal(clip[:, 0], accepted) or np.array_equal(clip[::-1, 0], accepted))
-    assert learnt("accept", "reject").shape[1] == learnt().shape[1] == 2
+        open_clips(settings.data)
 
 
 @pytest.mark.parametrize("source", [SavClips, DavisClips])
