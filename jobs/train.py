@@ -63,7 +63,9 @@ def main() -> int:
         check_workers(config, options.workers)
     except ConfigError as error:
         parser.error(str(error))
-    ray.init(address=options.ray, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}}, log_to_driver=True)
+    # Ray Train's own print logs what it prints: every line of the progress would come twice.
+    variables = {"PYTHONPATH": str(ROOT), "RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}
+    ray.init(address=options.ray, runtime_env={"env_vars": variables}, log_to_driver=True)
     trainer = TorchTrainer(
         work,
         train_loop_config={"config": config},

@@ -3,11 +3,13 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sam2_pipeline.model.config import EMBEDDED
+from sam2_pipeline.training.saving import CHECKPOINT
 from sam2_pipeline.training.settings import PRETRAINED, TrainConfig
 from sam2_pipeline.training.trainer import Progress as Step
 
@@ -17,10 +19,12 @@ _LARGE = 1e-4  # a rate at which AdamW's steps are no fine-tuning of the officia
 def announce(config: TrainConfig) -> None:
     """What is going to be trained: a run from random weights that was meant to be from others shows it here, not days later."""
     model, data = config.model, config.data
+    saved = Path(config.run.output).expanduser() / CHECKPOINT
     origin = {PRETRAINED: "its pretrained weights", None: "random weights"}.get(model.checkpoint, model.checkpoint)
+    begins = f"continued from {saved}" if saved.exists() else f"from {origin}"
     frozen = f", {', '.join(model.freeze)} frozen" if model.freeze else ""
     source = "synthetic scenes" if data.root is None else f"{data.kind} in {data.root}"
-    print(f"{model.name} from {origin}{frozen}, on {source}", file=sys.stderr, flush=True)
+    print(f"{model.name} {begins}{frozen}, on {source}", file=sys.stderr, flush=True)
     if model.checkpoint == PRETRAINED and model.name != EMBEDDED.name and config.optim.lr > _LARGE:
         print(
             f"optim.lr is {config.optim.lr}: Meta fine-tuned these weights with 5e-6, and steps so large soon undo them",

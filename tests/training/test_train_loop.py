@@ -128,6 +128,15 @@ def test_a_run_says_what_it_starts_from(overrides, said, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_a_run_that_is_continued_says_so(tmp_path, capsys):
+    there = config(tmp_path)
+    announce(there)
+    assert "from random weights" in capsys.readouterr().err
+    (tmp_path / "checkpoint.pt").touch()
+    announce(there)
+    assert f"sam2_pipeline_small continued from {tmp_path / 'checkpoint.pt'}, on synthetic scenes" in capsys.readouterr().err
+
+
 def test_a_frozen_image_encoder_looks_at_a_picture_once(tmp_path, monkeypatch):
     """And what comes of it is what comes of looking again in every step."""
     looks: list[int] = []

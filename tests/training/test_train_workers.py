@@ -64,6 +64,9 @@ def test_the_job_runs_on_ray(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert str(tmp_path / "weights.safetensors") in done.stdout
     assert len(losses(tmp_path)) == 3
+    said = done.stdout + done.stderr
+    lines = ("sam2_pipeline_small from random weights", *(f"{step}/3 steps, loss" for step in (1, 2, 3)))
+    assert {line: said.count(line) for line in lines} == dict.fromkeys(lines, 1)
 
 
 @pytest.mark.ray
