@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sam2_pipeline.masklets.rle import Rle
     from sam2_pipeline.model.checkpoint import build_model, load_model
     from sam2_pipeline.model.config import MODEL_NAMES
+    from sam2_pipeline.model.memory_bank import MemoryRules
     from sam2_pipeline.model.sam2 import Sam2
     from sam2_pipeline.report.card import dataset_card
     from sam2_pipeline.segment.generate_options import GenerateOptions
@@ -39,6 +40,7 @@ _HOMES = {
     "MaskletDataset": "io.dataset",
     "MaskletFrame": "masklets.masklet",
     "MaskletGenerator": "segment.masklet_generator",
+    "MemoryRules": "model.memory_bank",
     "PipelineError": "errors",
     "Prompt": "masklets.prompts",
     "Rle": "masklets.rle",

@@ -90,12 +90,18 @@ class GenerateSettings(Settings):
 @dataclass(frozen=True)
 class TrackingSettings(Settings):
     """How objects are followed. ``lanes`` (videos that a worker has in flight, each decoded and tracked by a thread of its own)
-    and ``row_batch`` (objects per batch) change speed and memory only. ``backward``: late objects are tracked back too."""
+    and ``row_batch`` (objects per batch) change speed and memory only. ``backward``: late objects are tracked back too.
+
+    ``memory_iou``: besides the frame before, an object's recent memories are of the last frames on which it was seen with a
+    predicted IoU of at least this (0.5 is a good value), and not of the last frames whatever they showed, as SAM 2 has it (None).
+    Objects that were hidden or out of the picture for long are found again more often; where none was, it changes little.
+    """
 
     path: ClassVar[str] = "tracking"
     lanes: int = setting(1, low=1)
     row_batch: int = setting(16, low=1)
     backward: bool = True
+    memory_iou: float | None = setting(None, low=0.0, high=1.0)
     fill_hole_area: int = setting(8, low=0)
     non_overlapping: bool = False
 

@@ -35,6 +35,7 @@ def test_later_sources_win(tmp_path):
         ("tracking.lanes=two", "tracking.lanes is 'two', expected a whole number"),
         ("tracking.lanes=true", "tracking.lanes is True, expected a whole number"),
         ("tracking.backward=1", "tracking.backward is 1, expected true or false"),
+        ("tracking.memory_iou=2", "tracking.memory_iou is 2.0, expected at most 1.0"),
         ("tracking=3", "tracking is 3, expected a mapping of settings"),
         ("generate.pred_iou_thresh=.nan", "generate.pred_iou_thresh is nan, expected a finite number"),
         ("generate.pred_iou_thresh=1.5", "generate.pred_iou_thresh is 1.5, expected at most 1.0"),

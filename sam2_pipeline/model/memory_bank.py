@@ -30,6 +30,7 @@ class FrameRecord(Generic[Array]):
         predicted_iou, object_score: scalars as 0-d float32 arrays.
         pointer_D: object pointer ``[D]``.
         memory_TC: remembered map ``[T, C]``, bfloat16; None until it has been encoded, and once forgotten.
+        sure: what `is_sure` answered, which waits for the device; None before it was asked.
     """
 
     logits_HW: Array | None
@@ -37,6 +38,13 @@ class FrameRecord(Generic[Array]):
     object_score: Array
     pointer_D: Array
     memory_TC: Array | None = None
+    sure: bool | None = None
+
+    def is_sure(self, min_iou: float) -> bool:
+        """Whether the object was seen, and its mask is thought to be as good as that; the first answer stays."""
+        if self.sure is None:
+            self.sure = float(self.object_score) > 0 and float(self.predicted_iou) >= min_iou
+        return self.sure
 
     def __repr__(self) -> str:
         return f"FrameRecord(object_score={float(self.object_score):.2f}, remembered={self.memory_TC is not None})"
@@ -56,21 +64,28 @@ class MemoryBank(Generic[Array]):
     def plan(self, now: int, direction: int, video_length: int | None, rules: MemoryRules) -> ReadingPlan:
         """What this object reads on frame ``now``, see `plan_reading`."""
         mapped = [frame for frame, record in self.tracked.items() if record.memory_TC is not None]
+        if rules.min_iou is not None:
+            last, least = now - direction, rules.min_iou
+            mapped = [frame for frame in mapped if frame == last or self.tracked[frame].is_sure(least)]
         return plan_reading(list(self.prompted), self.tracked, now, direction, video_length, rules, mapped)
 
-    def forget_far_from(self, frame: int, *, shown: int, read: int, pointers: int) -> None:
+    def forget_far_from(self, frame: int, *, shown: int, read: int, pointers: int, min_iou: float | None = None) -> None:
         """Keeps memory flat on videos of any length.
 
         Tracked frames further than ``shown`` from ``frame`` lose their logits, those further than ``read`` their map, and those
-        further than ``pointers``, too, their pointer.
+        further than ``pointers``, too, their pointer. With ``min_iou``, the nearest frames that are sure keep their maps.
         """
+        kept: list[int] = []
+        if min_iou is not None:
+            sure = (n for n, record in self.tracked.items() if record.memory_TC is not None and record.is_sure(min_iou))
+            kept = sorted(sure, key=lambda n: abs(n - frame))[:NUM_RECENT]
         for other, record in list(self.tracked.items()):
             distance = abs(other - frame)
             if distance > shown:
                 record.logits_HW = None
-            if distance > read:
+            if distance > read and other not in kept:
                 record.memory_TC = None
-            if distance > max(shown, read, pointers):
+            if distance > max(shown, read, pointers) and other not in kept:
                 del self.tracked[other]
 
 
@@ -82,17 +97,25 @@ class MemoryRules:
         max_conditioning_frames: how many prompted frames are read as such; -1 is all, otherwise at least 2.
         stride: distance between the recent frames that are read, the adjacent one aside.
         only_past_pointers: pointers of prompted frames that lie ahead are not read.
+        min_iou: besides the adjacent frame, only frames on which the object was seen, with a predicted IoU of at least this,
+            are read as recent ones, however long ago that was (SAMURAI, arXiv 2411.11922, without its motion score): what was
+            hidden for long is found again more often. None: the frames before, whatever they showed.
     """
 
     max_conditioning_frames: int = -1
     stride: int = 1
     only_past_pointers: bool = True
+    min_iou: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_conditioning_frames != -1 and self.max_conditioning_frames < 2:
             raise ConfigError(f"max_conditioning_frames is {self.max_conditioning_frames}, expected -1 (all) or at least 2")
         if self.stride < 1:
             raise ConfigError(f"stride is {self.stride}, expected at least 1")
+        if self.min_iou is not None and not 0 <= self.min_iou <= 1:
+            raise ConfigError(f"min_iou is {self.min_iou}, expected None or 0 to 1")
+        if self.min_iou is not None and self.stride != 1:
+            raise ConfigError(f"min_iou is {self.min_iou} and stride {self.stride}, expected one of them alone")
 
     @property
     def map_horizon(self) -> int:
@@ -145,6 +168,12 @@ def recent_frames(now: int, direction: int, stride: int) -> list[tuple[int, int]
     return wanted
 
 
+def latest_frames(now: int, direction: int, held: Collection[int]) -> list[tuple[int, int]]:
+    """(frame, age rank, at most 6..1) of the last frames behind that are held, however long ago they were; oldest first."""
+    behind = sorted((frame for frame in held if (now - frame) * direction > 0), key=lambda frame: abs(now - frame))
+    return [(frame, rank) for rank, frame in enumerate(behind[:NUM_RECENT], 1)][::-1]
+
+
 def plan_reading(
     prompted: Sequence[int],
     tracked: Collection[int],
@@ -162,7 +191,10 @@ def plan_reading(
     # Conditioning frames that are not selected serve as ordinary ones.
     selected, others = closest_conditioning_frames(now, prompted, rules.max_conditioning_frames)
     mapped = tracked if mapped is None else mapped
-    recent = recent_frames(now, direction, rules.stride)
+    if rules.min_iou is None:
+        recent = recent_frames(now, direction, rules.stride)
+    else:
+        recent = latest_frames(now, direction, {*mapped, *others})
     maps = [(frame, CONDITIONING) for frame in selected]
     maps += [(frame, rank - 1) for frame, rank in recent if frame in mapped or frame in others]
 

@@ -78,6 +78,7 @@ class ModelFactory:
         model, facts = _load(dataclasses.asdict(self.config.model) | here)
         import torch
 
+        from sam2_pipeline.model.memory_bank import MemoryRules
         from sam2_pipeline.segment.cuts import CutOptions
         from sam2_pipeline.segment.discover import DiscoverOptions
         from sam2_pipeline.segment.generate_options import GenerateOptions
@@ -89,7 +90,10 @@ class ModelFactory:
         generate = GenerateOptions.for_model(model.config, **dataclasses.asdict(self.config.generate))
         settings = self.config.tracking
         tracking = TrackingOptions(
-            fill_hole_area=settings.fill_hole_area, non_overlapping=settings.non_overlapping, row_batch=settings.row_batch
+            memory=MemoryRules(min_iou=settings.memory_iou),
+            fill_hole_area=settings.fill_hole_area,
+            non_overlapping=settings.non_overlapping,
+            row_batch=settings.row_batch,
         )
         cuts = self.config.cuts
         generator = MaskletGenerator(

@@ -48,4 +48,4 @@ class TrackingOptions:
         """Drops what the history need not hold, never what the next frame may read."""
         if self.history_frames is not None:
             read = max(self.history_frames, self.memory.map_horizon)
-            bank.forget_far_from(frame, shown=self.history_frames, read=read, pointers=MAX_POINTERS)
+            bank.forget_far_from(frame, shown=self.history_frames, read=read, pointers=MAX_POINTERS, min_iou=self.memory.min_iou)

@@ -216,6 +216,42 @@ def test_gather_lays_out_what_was_planned() -> None:
     torch.testing.assert_close(batch.pointer_time_NP, torch.tensor([[5, 1, 2, 3, 4]] * 2) / 15)
 
 
+def seen(object_score: float, predicted_iou: float) -> FrameRecord:
+    record_ = record(0)
+    record_.object_score, record_.predicted_iou = torch.tensor(object_score), torch.tensor(predicted_iou)
+    return record_
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_where_all_frames_are_sure_the_last_ones_are_read_as_ever(direction: int) -> None:
+    bank = MemoryBank({50: seen(9, 1)}, {50 + direction * age: seen(1, 0.9) for age in range(1, 20)})
+    for now in range(51, 71):
+        now = 50 + direction * (now - 50)
+        assert bank.plan(now, direction, 100, MemoryRules(min_iou=0.5)) == bank.plan(now, direction, 100, MemoryRules())
+
+
+def test_what_was_not_surely_seen_is_not_read() -> None:
+    """An object that was hidden from frame 10 to frame 39, and is doubtful on frame 5."""
+    tracked = {t: seen(-3, 0.9) if 10 <= t < 40 else seen(3, 0.2 if t == 5 else 0.9) for t in range(1, 41)}
+    bank, rules = MemoryBank({0: seen(9, 1)}, tracked), MemoryRules(min_iou=0.5)
+    maps = bank.plan(40, 1, 100, rules).maps
+    assert maps == ((0, 6), (4, 5), (6, 4), (7, 3), (8, 2), (9, 1), (39, 0)), "and the frame before, whatever it shows"
+    assert bank.plan(41, 1, 100, rules).maps == ((0, 6), (4, 5), (6, 4), (7, 3), (8, 2), (9, 1), (40, 0))
+    assert bank.plan(5, -1, 100, rules).maps == ((0, 6), (40, 4), (9, 3), (8, 2), (7, 1), (6, 0)), "backward as well"
+    bank.forget_far_from(40, shown=0, read=7, pointers=16, min_iou=0.5)
+    assert bank.plan(41, 1, 100, rules).maps == ((0, 6), (4, 5), (6, 4), (7, 3), (8, 2), (9, 1), (40, 0)), "nothing read is lost"
+    assert {t for t, one in bank.tracked.items() if one.memory_TC is not None} == {4, 6, 7, 8, 9, *range(33, 41)}
+    assert MemoryBank({0: seen(9, 1)}, tracked).plan(40, 1, 100, MemoryRules()).maps[1:] == tuple(
+        (frame, row) for row, frame in zip(range(5, -1, -1), range(34, 40))
+    )
+
+
+@pytest.mark.parametrize("wrong", [{"min_iou": 1.5}, {"min_iou": -0.1}, {"min_iou": 0.5, "stride": 2}])
+def test_memory_rules_that_do_not_fit(wrong: dict) -> None:
+    with pytest.raises(ConfigError, match="min_iou is"):
+        MemoryRules(**wrong)
+
+
 def test_pointers_of_the_future_and_short_videos() -> None:
     ahead = plan_reading([9], [], 3, 1, 20, MemoryRules())
     assert (ahead.maps, ahead.pointers) == (((9, 6),), ())

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sam2_pipeline.masklets.prompts import Prompt
+from sam2_pipeline.model.memory_bank import MemoryRules
 from sam2_pipeline.model.sam2 import Sam2
 from sam2_pipeline.segment.batches import BatchSize
 from sam2_pipeline.segment.engine import Row
@@ -83,17 +84,18 @@ def test_videos_share_a_batch(model: Sam2, video: list[np.ndarray]) -> None:
                 session.objects[1].bank.tracked[frame] = record
 
 
-def test_memory_is_flat(model: Sam2, video: list[np.ndarray]) -> None:
+@pytest.mark.parametrize("min_iou", [None, 0.0, 0.97, 1.0])
+def test_memory_is_flat(model: Sam2, video: list[np.ndarray], min_iou: float | None) -> None:
     """However long the video, a bounded number of frames is remembered."""
     long = [video[t % len(video)] for t in range(60)]
-    session = VideoSegmenter(model, TrackingOptions(history_frames=8)).open(long)
+    session = VideoSegmenter(model, TrackingOptions(MemoryRules(min_iou=min_iou), history_frames=8)).open(long)
     session.prompt(click(1, 0, 40, 30))
     sizes = []
     for _ in session.propagate():
         tracked = session.objects[1].bank.tracked
         sizes.append((len(tracked), sum(r.memory_TC is not None for r in tracked.values())))
-    assert max(size for size, _ in sizes) <= 17 and max(maps for _, maps in sizes) <= 9
-    assert sizes[30:] == [sizes[30]] * 30
+    assert max(size for size, _ in sizes) <= 17 + 6 * bool(min_iou) and max(maps for _, maps in sizes) <= 9 + 6 * bool(min_iou)
+    assert min_iou or sizes[30:] == [sizes[30]] * 30
 
 
 def test_what_an_object_costs(model: Sam2, video: list[np.ndarray]) -> None:
@@ -114,9 +116,16 @@ def test_what_an_object_costs(model: Sam2, video: list[np.ndarray]) -> None:
         assert held <= 9 * a_map + 2 * logits + 18 * pointer
 
 
-def test_history_does_not_change_tracking(model: Sam2, video: list[np.ndarray]) -> None:
+@pytest.mark.parametrize("min_iou", [None, 0.97])
+def test_history_does_not_change_tracking(model: Sam2, video: list[np.ndarray], min_iou: float | None) -> None:
     """What is forgotten is never what the next frame reads."""
-    short = tracks(model, video, PROMPTS[:2], history_frames=0)
-    whole = tracks(model, video, PROMPTS[:2], history_frames=None)
+    rules = MemoryRules(min_iou=min_iou)
+    short = tracks(model, video, PROMPTS[:2], history_frames=0, memory=rules)
+    whole = tracks(model, video, PROMPTS[:2], history_frames=None, memory=rules)
     for key, (logits, *_) in whole.items():
         np.testing.assert_array_equal(short[key][0], logits)
+    if min_iou:
+        unsure = {key for key, (_, iou, _) in whole.items() if iou < min_iou}
+        assert 0 < len(unsure) < len(whole), "so that there is something to choose"
+        as_ever = tracks(model, video, PROMPTS[:2], history_frames=0)
+        assert any(not np.array_equal(as_ever[key][0], logits) for key, (logits, *_) in whole.items())
