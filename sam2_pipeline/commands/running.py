@@ -8,7 +8,7 @@ from typing import Any
 from sam2_pipeline.commands.shared import format_bytes, list_failures, model_settings, open_storage, reporter, storage_options
 from sam2_pipeline.config import JobConfig
 from sam2_pipeline.errors import CheckpointError, ConfigError
-from sam2_pipeline.pipeline.progress import format_duration
+from sam2_pipeline.pipeline.progress import format_duration, format_eta, format_speed
 
 
 def run(options: argparse.Namespace) -> int:
@@ -81,8 +81,7 @@ def status(options: argparse.Namespace) -> int:
     state = "running" if found.running else "finished" if not found.left else "not running; run it again to resume"
     print(f"{found.done}/{found.videos} videos done, {found.left} left, {found.failed} failed ({state})")
     if found.frames_per_s is not None:
-        eta = "not known yet" if found.eta_s is None else format_duration(found.eta_s)
-        print(f"{found.frames_per_s:.1f} frames/s, ETA {eta}")
+        print(f"{format_speed(found.frames_per_s)}, {format_eta(found.eta_s)}")
     list_failures(found.failures)
     return 0
 

@@ -36,7 +36,7 @@ class Snapshot:
         text = f"{self.done}/{self.total} videos ({percent:.0f}%), {self.failed} failed, {self.frames} frames"
         if not self.frames and self.done < self.total:
             return f"{text}, starting for {format_duration(self.elapsed_s)}"
-        return f"{text}, {self.frames_per_s:.1f} frames/s, {format_eta(self.eta_s)}"
+        return f"{text}, {format_speed(self.frames_per_s)}, {format_eta(self.eta_s)}"
 
 
 class Tracker:
@@ -139,10 +139,8 @@ class Reporter:
 
     def _show(self, snapshot: Snapshot, *, due: bool) -> None:
         if self._bar is not None:
-            eta = format_eta(snapshot.eta_s)
-            text = (
-                f"{snapshot.done}/{snapshot.total} videos  {snapshot.failed} failed  {snapshot.frames_per_s:.1f} frames/s  {eta}"
-            )
+            speed, eta = format_speed(snapshot.frames_per_s), format_eta(snapshot.eta_s)
+            text = f"{snapshot.done}/{snapshot.total} videos  {snapshot.failed} failed  {speed}  {eta}"
             share = _shown_share(snapshot)
             self._bar.update(self._bar.task_ids[0], completed=share, text=text)
         elif due:
@@ -188,6 +186,11 @@ class Watch:
             if now >= due:
                 self._beat(snapshot)
                 due = now + LINE_EVERY_S
+
+
+def format_speed(frames_per_s: float) -> str:
+    """``43.2 frames/s``; ``50 s a frame`` where that would be 0.0."""
+    return f"{1 / frames_per_s:.0f} s a frame" if 0 < frames_per_s < 0.1 else f"{frames_per_s:.1f} frames/s"
 
 
 def format_eta(seconds: float | None) -> str:

@@ -11,7 +11,7 @@ import pytest
 from sam2_pipeline.masklets.work import VideoRef, WorkUnit
 from sam2_pipeline.pipeline import progress
 from sam2_pipeline.pipeline.actor import Outcome, Task
-from sam2_pipeline.pipeline.progress import Reporter, Tracker, format_duration
+from sam2_pipeline.pipeline.progress import Reporter, Tracker, format_duration, format_speed
 from sam2_pipeline.pipeline.video import Failure
 
 
@@ -123,3 +123,11 @@ def test_a_terminal_gets_a_bar_and_keeps_messages(monkeypatch):
     os.close(master)
     assert "failed: [a]" in shown
     assert "1/2 videos" in shown and "ETA" in shown
+
+
+@pytest.mark.parametrize(
+    ("frames_per_s", "said"),
+    [(0.0, "0.0 frames/s"), (0.02, "50 s a frame"), (0.0951, "11 s a frame"), (0.1, "0.1 frames/s"), (43.21, "43.2 frames/s")],
+)
+def test_a_slow_run_is_not_said_to_stand_still(frames_per_s, said):
+    assert format_speed(frames_per_s) == said
