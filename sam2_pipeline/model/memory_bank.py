@@ -64,9 +64,8 @@ class MemoryBank(Generic[Array]):
     def plan(self, now: int, direction: int, video_length: int | None, rules: MemoryRules) -> ReadingPlan:
         """What this object reads on frame ``now``, see `plan_reading`."""
         mapped = [frame for frame, record in self.tracked.items() if record.memory_TC is not None]
-        if rules.min_iou is not None:
-            last, least = now - direction, rules.min_iou
-            mapped = [frame for frame in mapped if frame == last or self.tracked[frame].is_sure(least)]
+        if (least := rules.min_iou) is not None:
+            mapped = [frame for frame in mapped if frame == now - direction or self.tracked[frame].is_sure(least)]
         return plan_reading(list(self.prompted), self.tracked, now, direction, video_length, rules, mapped)
 
     def forget_far_from(self, frame: int, *, shown: int, read: int, pointers: int, min_iou: float | None = None) -> None:
