@@ -94,7 +94,7 @@ class TrackingSettings(Settings):
 
     ``memory_iou``: besides the frame before, an object's recent memories are of the last frames on which it was seen with a
     predicted IoU of at least this (0.5 is a good value), and not of the last frames whatever they showed, as SAM 2 has it (None).
-    Objects that were hidden or out of the picture for long are found again more often; where none was, it changes little.
+    For videos in which much is hidden or out of the picture for long, and comes back; on others it gains nothing.
     """
 
     path: ClassVar[str] = "tracking"

@@ -97,8 +97,8 @@ class MemoryRules:
         stride: distance between the recent frames that are read, the adjacent one aside.
         only_past_pointers: pointers of prompted frames that lie ahead are not read.
         min_iou: besides the adjacent frame, only frames on which the object was seen, with a predicted IoU of at least this,
-            are read as recent ones, however long ago that was (SAMURAI, arXiv 2411.11922, without its motion score): what was
-            hidden for long is found again more often. None: the frames before, whatever they showed.
+            are read as recent ones, however long ago that was (SAMURAI, arXiv 2411.11922, without its motion score), so that
+            something is left of what was hidden for long. None: the frames before, whatever they showed.
     """
 
     max_conditioning_frames: int = -1
