@@ -93,7 +93,7 @@ class TrackingSettings(Settings):
     and ``row_batch`` (objects per batch) change speed and memory only. ``backward``: late objects are tracked back too.
 
     ``memory_iou``: besides the frame before, an object's recent memories are of the last frames on which it was seen with a
-    predicted IoU of at least this (0.5 is a good value), and not of the last frames whatever they showed, as SAM 2 has it (None).
+    predicted IoU of at least this (0.5, as in SAMURAI), and not of the last frames whatever they showed, as SAM 2 has it (None).
     For videos in which much is hidden or out of the picture for long, and comes back; on others it gains nothing.
     """
 

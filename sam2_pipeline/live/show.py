@@ -4,6 +4,7 @@ import sys
 import time
 from typing import TextIO
 
+from sam2_pipeline.pipeline.progress import format_speed
 from sam2_pipeline.segment.latency import LiveStatistics
 
 _LINE_EVERY_S, _REFRESH_EVERY_S = 10.0, 0.5
@@ -27,7 +28,7 @@ class Ticker:
         speed = (found.segmented - self._segmented) / max(now - self._shown, 1e-9)
         self._shown, self._segmented = now, found.segmented
         latency = f"latency {1000 * latency_s:.0f} ms (p99 {1000 * found.latency_p99_s:.0f})"
-        text = f"{found.segmented} frames  {speed:.1f} frames/s  {latency}  {found.dropped} dropped"
+        text = f"{found.segmented} frames  {format_speed(speed)}  {latency}  {found.dropped} dropped"
         print(f"\r{text:<79}" if self._terminal else text, end="" if self._terminal else "\n", file=self._stream, flush=True)
 
     def end(self, found: LiveStatistics, why: str) -> None:
@@ -40,6 +41,6 @@ class Ticker:
 def summary(found: LiveStatistics) -> str:
     p50, p99, longest = (1000 * s for s in (found.latency_p50_s, found.latency_p99_s, found.latency_max_s))
     return (
-        f"{found.segmented} of {found.received} frames segmented, {found.dropped} dropped; {found.frames_per_s:.1f} frames/s; "
+        f"{found.segmented} of {found.received} frames segmented, {found.dropped} dropped; {format_speed(found.frames_per_s)}; "
         f"latency p50 {p50:.0f} ms, p99 {p99:.0f} ms, at most {longest:.0f} ms"
     )

@@ -72,12 +72,13 @@ class MemoryBank(Generic[Array]):
         """Keeps memory flat on videos of any length.
 
         Tracked frames further than ``shown`` from ``frame`` lose their logits, those further than ``read`` their map, and those
-        further than ``pointers``, too, their pointer. With ``min_iou``, the nearest frames that are sure keep their maps.
+        further than ``pointers``, too, their pointer. With ``min_iou``, the nearest frames that are sure, on either side, keep
+        their maps.
         """
         kept: list[int] = []
         if min_iou is not None:
-            sure = (n for n, record in self.tracked.items() if record.memory_TC is not None and record.is_sure(min_iou))
-            kept = sorted(sure, key=lambda n: abs(n - frame))[:NUM_RECENT]
+            sure = sorted(n for n, record in self.tracked.items() if record.memory_TC is not None and record.is_sure(min_iou))
+            kept = [n for n in sure if n <= frame][-NUM_RECENT:] + [n for n in sure if n > frame][:NUM_RECENT]
         for other, record in list(self.tracked.items()):
             distance = abs(other - frame)
             if distance > shown:
@@ -97,8 +98,9 @@ class MemoryRules:
         stride: distance between the recent frames that are read, the adjacent one aside.
         only_past_pointers: pointers of prompted frames that lie ahead are not read.
         min_iou: besides the adjacent frame, only frames on which the object was seen, with a predicted IoU of at least this,
-            are read as recent ones, however long ago that was (SAMURAI, arXiv 2411.11922, without its motion score), so that
-            something is left of what was hidden for long. None: the frames before, whatever they showed.
+            are read as recent ones, however long ago that was, back to the last prompt (SAMURAI, arXiv 2411.11922, without its
+            motion score), so that something is left of what was hidden for long. Up to six maps more are held for it, in each
+            direction that was walked. None: the frames before, whatever they showed.
     """
 
     max_conditioning_frames: int = -1
@@ -167,10 +169,14 @@ def recent_frames(now: int, direction: int, stride: int) -> list[tuple[int, int]
     return wanted
 
 
-def latest_frames(now: int, direction: int, held: Collection[int]) -> list[tuple[int, int]]:
-    """(frame, age rank, at most 6..1) of the last frames behind that are held, however long ago they were; oldest first."""
-    behind = sorted((frame for frame in held if (now - frame) * direction > 0), key=lambda frame: abs(now - frame))
-    return [(frame, rank) for rank, frame in enumerate(behind[:NUM_RECENT], 1)][::-1]
+def latest_frames(now: int, direction: int, held: Collection[int], prompted: Collection[int]) -> list[tuple[int, int]]:
+    """(frame, age rank, at most 6..1) of the last frames behind that are held, oldest first.
+
+    However long ago they were, but since the last prompt behind: what lies beyond it may be of another walk, and of another time.
+    """
+    since = min((age for frame in prompted if (age := (now - frame) * direction) > 0), default=0)
+    ages = sorted(age for frame in held if 0 < (age := (now - frame) * direction) <= max(since, NUM_RECENT))
+    return [(now - age * direction, rank) for rank, age in enumerate(ages[:NUM_RECENT], 1)][::-1]
 
 
 def plan_reading(
@@ -193,7 +199,7 @@ def plan_reading(
     if rules.min_iou is None:
         recent = recent_frames(now, direction, rules.stride)
     else:
-        recent = latest_frames(now, direction, {*mapped, *others})
+        recent = latest_frames(now, direction, {*mapped, *others}, prompted)
     maps = [(frame, CONDITIONING) for frame in selected]
     maps += [(frame, rank - 1) for frame, rank in recent if frame in mapped or frame in others]
 

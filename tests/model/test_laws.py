@@ -217,9 +217,7 @@ def test_gather_lays_out_what_was_planned() -> None:
 
 
 def seen(object_score: float, predicted_iou: float) -> FrameRecord:
-    record_ = record(0)
-    record_.object_score, record_.predicted_iou = torch.tensor(object_score), torch.tensor(predicted_iou)
-    return record_
+    return replace(record(0), object_score=torch.tensor(object_score), predicted_iou=torch.tensor(predicted_iou))
 
 
 @pytest.mark.parametrize("direction", [1, -1])
@@ -237,13 +235,31 @@ def test_what_was_not_surely_seen_is_not_read() -> None:
     maps = bank.plan(40, 1, 100, rules).maps
     assert maps == ((0, 6), (4, 5), (6, 4), (7, 3), (8, 2), (9, 1), (39, 0)), "and the frame before, whatever it shows"
     assert bank.plan(41, 1, 100, rules).maps == ((0, 6), (4, 5), (6, 4), (7, 3), (8, 2), (9, 1), (40, 0))
-    assert bank.plan(5, -1, 100, rules).maps == ((0, 6), (40, 4), (9, 3), (8, 2), (7, 1), (6, 0)), "backward as well"
     bank.forget_far_from(40, shown=0, read=7, pointers=16, min_iou=0.5)
     assert bank.plan(41, 1, 100, rules).maps == ((0, 6), (4, 5), (6, 4), (7, 3), (8, 2), (9, 1), (40, 0)), "nothing read is lost"
     assert {t for t, one in bank.tracked.items() if one.memory_TC is not None} == {4, 6, 7, 8, 9, *range(33, 41)}
     assert MemoryBank({0: seen(9, 1)}, tracked).plan(40, 1, 100, MemoryRules()).maps[1:] == tuple(
         (frame, row) for row, frame in zip(range(5, -1, -1), range(34, 40))
     )
+
+
+def test_sure_frames_of_another_walk_are_not_the_past() -> None:
+    """An object that was prompted on frame 50, tracked to frame 99, and is tracked back from there."""
+    bank, rules = MemoryBank({50: seen(9, 1)}, {t: seen(3, 0.9) for t in range(51, 100)}), MemoryRules(min_iou=0.5)
+    bank.forget_far_from(99, shown=0, read=7, pointers=16, min_iou=0.5)
+    assert bank.plan(49, -1, 100, rules).maps == ((50, 6),), "and not the end of the video, though it is held"
+    bank.tracked |= {t: seen(3, 0.9) if t > 40 else seen(-3, 0) for t in range(49, 20, -1)}
+    assert [frame for frame, _ in bank.plan(20, -1, 100, rules).maps] == [50, 45, 44, 43, 42, 41, 21]
+
+
+def test_what_lies_behind_is_kept_where_more_lies_ahead() -> None:
+    """A second walk from the start, while frames of the first one are still held."""
+    tracked = {t: seen(3, 0.9) if t <= 10 or t >= 90 else seen(-3, 0) for t in range(1, 100)}
+    bank, rules = MemoryBank({0: seen(9, 1)}, tracked), MemoryRules(min_iou=0.5)
+    before = bank.plan(71, 1, 100, rules)
+    bank.forget_far_from(70, shown=0, read=7, pointers=16, min_iou=0.5)
+    assert bank.plan(71, 1, 100, rules).maps == before.maps
+    assert [frame for frame, _ in before.maps] == [0, 6, 7, 8, 9, 10, 70]
 
 
 @pytest.mark.parametrize("wrong", [{"min_iou": 1.5}, {"min_iou": -0.1}, {"min_iou": 0.5, "stride": 2}])
